@@ -1,0 +1,1 @@
+"""Compression and distillation of sound-scene classifiers for hearing aids."""

@@ -1,0 +1,364 @@
+"""Command options: field, unit and help sentence stand together, the command line is derived.
+
+One frozen dataclass per command. A field made with :func:`option` becomes a flag; adding an option
+is one edit. Values come from defaults, then a TOML file (``--config FILE``), then the command line.
+All faults are reported at once, before any data is read.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import difflib
+import shutil
+import tomllib
+import types
+import typing
+from collections.abc import Iterable, Sequence
+from dataclasses import MISSING, dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+from compress.errors import InputError
+
+Config = TypeVar("Config")
+
+
+def option(
+    default: Any,
+    help: str,
+    *,
+    unit: str = "",
+    choices: Sequence[str] = (),
+    positional: bool = False,
+    least: float | None = None,
+    most: float | None = None,
+) -> Any:
+    """A dataclass field that is also a flag.
+
+    ``unit`` is printed behind the help sentence; ``least`` and ``most`` bound numbers (inclusive).
+    A tuple default makes a flag that may be given several times.
+    """
+    metadata = {
+        "help": help,
+        "unit": unit,
+        "choices": tuple(choices),
+        "positional": positional,
+        "least": least,
+        "most": most,
+    }
+    return field(default=default, metadata=metadata)
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """'; did you mean X?' for a mistyped name, or an empty string."""
+    matches = difflib.get_close_matches(name, list(known), n=3, cutoff=0.5)
+    return f"; did you mean {' or '.join(matches)}?" if matches else ""
+
+
+def flag_of(name: str) -> str:
+    return "--" + name.replace("_", "-")
+
+
+def _base_type(annotation: Any) -> tuple[type, bool, bool]:
+    """(type, optional, several) of an annotation such as ``int | None`` or ``tuple[str, ...]``."""
+    optional = several = False
+    if typing.get_origin(annotation) in (typing.Union, types.UnionType):
+        members = [a for a in typing.get_args(annotation) if a is not type(None)]
+        optional = True
+        annotation = members[0]
+    if typing.get_origin(annotation) is tuple:
+        several = True
+        annotation = typing.get_args(annotation)[0]
+    return annotation, optional, several
+
+
+def _convert(spec: dataclasses.Field[Any], kind: type, value: Any) -> Any:
+    """One value of the field's type; raises ValueError with the half sentence that says why not."""
+    meta = spec.metadata
+    if kind is bool:
+        if isinstance(value, bool):
+            return value
+        raise ValueError("is a switch: true or false")
+    if kind in (int, float):
+        if isinstance(value, bool):
+            raise ValueError(f"{value!r} is not a number")
+        try:
+            number = kind(value)
+        except (TypeError, ValueError):
+            wanted = "a whole number" if kind is int else "a number"
+            raise ValueError(f"{value!r} is not {wanted}") from None
+        if kind is float and number != number:
+            raise ValueError("is not a number (NaN)")
+        if isinstance(value, float) and kind is int and value != number:
+            raise ValueError(f"{value!r} is not a whole number")
+        if meta["least"] is not None and number < meta["least"]:
+            raise ValueError(f"{number} is under the least allowed, {meta['least']}")
+        if meta["most"] is not None and number > meta["most"]:
+            raise ValueError(f"{number} is over the most allowed, {meta['most']}")
+        return number
+    if kind is Path:
+        return Path(str(value)).expanduser()
+    if not isinstance(value, str):
+        raise ValueError(f"{value!r} is not text")
+    if meta["choices"] and value not in meta["choices"]:
+        listed = ", ".join(meta["choices"])
+        raise ValueError(f"{value!r} is not one of {listed}{nearest(value, meta['choices'])}")
+    return value
+
+
+def build(config_class: type[Config], values: dict[str, Any], source: str) -> Config:
+    """Check ``values`` (name -> raw value) against the dataclass; raises InputError with all faults."""
+    hints = typing.get_type_hints(config_class)
+    specs = {spec.name: spec for spec in dataclasses.fields(config_class)}  # type: ignore[arg-type]
+    faults: list[str] = []
+    checked: dict[str, Any] = {}
+    for name, value in values.items():
+        if name not in specs:
+            faults.append(f"unknown option {name!r}{nearest(name, specs)}")
+            continue
+        kind, optional, several = _base_type(hints[name])
+        if value is None and optional:
+            checked[name] = None
+            continue
+        try:
+            if several:
+                items = value if isinstance(value, (list, tuple)) else [value]
+                checked[name] = tuple(_convert(specs[name], kind, item) for item in items)
+            else:
+                checked[name] = _convert(specs[name], kind, value)
+        except ValueError as error:
+            faults.append(f"{name.replace('_', '-')}: {error}")
+    for name, spec in specs.items():
+        if name not in checked and spec.default is MISSING and name in values:
+            continue
+        if name not in values and spec.default is MISSING:
+            faults.append(f"{name.replace('_', '-')}: must be given")
+    if faults:
+        raise InputError(f"{source}: " + "; ".join(faults))
+    return config_class(**checked)
+
+
+class _Help(argparse.RawDescriptionHelpFormatter):
+    def __init__(self, prog: str) -> None:
+        width = min(100, shutil.get_terminal_size((100, 24)).columns)
+        super().__init__(prog, max_help_position=30, width=width)
+
+
+def _describe(spec: dataclasses.Field[Any], kind: type, several: bool) -> str:
+    meta = spec.metadata
+    text = meta["help"]
+    if meta["choices"]:
+        text += f" ({' | '.join(meta['choices'])})"
+    if meta["unit"]:
+        text += f" [{meta['unit']}]"
+    if several:
+        text += "; may be given several times"
+    default = spec.default
+    if kind is not bool and default not in (None, "", (), MISSING):
+        shown = ", ".join(map(str, default)) if isinstance(default, tuple) else default
+        text += f" (default: {shown})"
+    return text.replace("%", "%%")
+
+
+def parser_for(config_class: type, prog: str, description: str) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog=prog, description=description, formatter_class=_Help, allow_abbrev=False
+    )
+    hints = typing.get_type_hints(config_class)
+    for spec in dataclasses.fields(config_class):
+        if not spec.metadata:
+            continue
+        kind, _, several = _base_type(hints[spec.name])
+        text = _describe(spec, kind, several)
+        if spec.metadata["positional"]:
+            parser.add_argument(
+                spec.name,
+                nargs="*" if several else ("?" if spec.default is not MISSING else 1),
+                default=argparse.SUPPRESS,
+                metavar=spec.name.upper(),
+                help=text,
+            )
+        elif kind is bool:
+            parser.add_argument(
+                flag_of(spec.name), action="store_true", default=argparse.SUPPRESS, help=text
+            )
+        else:
+            parser.add_argument(
+                flag_of(spec.name),
+                action="append" if several else "store",
+                default=argparse.SUPPRESS,
+                metavar=kind.__name__.upper() if kind is not str else "NAME",
+                help=text,
+            )
+    parser.add_argument(
+        "--config", metavar="FILE", default=None, help="TOML file with any of these options"
+    )
+    return parser
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """A TOML file as a dictionary; raises InputError with one clear line."""
+    try:
+        with path.open("rb") as file:
+            return tomllib.load(file)
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file; give an existing TOML file") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: cannot be read ({error})") from None
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
+        raise InputError(f"{path}: not valid TOML ({error})") from None
+
+
+def parse(config_class: type[Config], argv: Sequence[str], prog: str, description: str) -> Config:
+    """Options from the command line and an optional TOML file; raises InputError with all faults."""
+    parser = parser_for(config_class, prog, description)
+    known, extras = parser.parse_known_args(list(argv))
+    given = vars(known)
+    config_file = given.pop("config")
+    values: dict[str, Any] = {}
+    if config_file is not None:
+        table = read_toml(Path(config_file))
+        values.update({name.replace("-", "_"): value for name, value in table.items()})
+    values.update({k: v for k, v in given.items() if v != []})
+    if extras:
+        flags = [
+            flag_of(spec.name)
+            for spec in dataclasses.fields(config_class)  # type: ignore[arg-type]
+            if not spec.metadata.get("positional")
+        ]
+        unknown = ", ".join(f"{extra}{nearest(extra, flags)}" for extra in extras)
+        raise InputError(f"unknown argument {unknown} ({prog} --help lists all)")
+    return build(config_class, values, source=config_file or "options")
+
+
+# Options that mean the same in every command that has them.
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataOptions:
+    """Which data a command reads and how it is split."""
+
+    data: str = option(
+        "scenes",
+        "data set: scenes[:N] (built in, synthetic), a folder with training.npy, a folder of class "
+        "folders of audio, or a folder in ESC-50 or FSD50K layout",
+    )
+    data_seed: int = option(0, "seed of the synthetic scenes and of the split", least=0)
+    fold: int | None = option(None, "official fold that is the test set (ESC-50 layout)", least=1)
+    classes: str = option(
+        "own",
+        "class names of the data set, or mapped to the report's five",
+        choices=("own", "five"),
+    )
+    reference: str = option(
+        "clip",
+        "what 0 dB means: each clip's loudest bin as in the report, or a fixed level as on a device",
+        choices=("clip", "fixed"),
+    )
+    strict: bool = option(False, "refuse a data set with unreadable files instead of skipping them")
+    cache: Path | None = option(
+        None, "folder for prepared data (default: $COMPRESS_CACHE or ~/.cache/compress-workbench)"
+    )
+    workers: int = option(0, "processes that prepare data; 0: one per core", least=0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunOptions:
+    """Where and how a command that trains runs."""
+
+    seed: int = option(0, "seed of weights, batches, dropout and augmentation", least=0)
+    device: str = option("auto", "where to compute", choices=("auto", "cpu", "cuda", "mps"))
+    devices: int = option(1, "processes (devices) that train together", least=1)
+    nodes: int = option(1, "machines that train together (start the command on each)", least=1)
+    threads: int = option(0, "CPU threads per process; 0: all cores", least=0)
+    out: Path | None = option(None, "run folder to write (default: a name under runs/)")
+    runs: Path = option(Path("runs"), "folder that holds the run folders")
+    force: bool = option(False, "start again in a run folder that holds another run")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RecipeOptions:
+    """The training recipe and the values of it that are changed most."""
+
+    epochs: int | None = option(None, "most epochs, instead of the recipe's", least=1)
+    batch_size: int | None = option(None, "windows per step, instead of the recipe's", least=1)
+    learning_rate: float | None = option(
+        None, "peak learning rate, instead of the recipe's", least=0.0
+    )
+    patience: int | None = option(
+        None, "epochs without a better validation loss before stopping", least=1
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig(DataOptions, RunOptions, RecipeOptions):
+    """python -m compress.train"""
+
+    student: str = option("audiobot500", "student to train (python -m compress lists them)")
+    recipe: str = option("audiobots", "training recipe: a name or a TOML file")
+    activation: str | None = option(None, "activation of the student, instead of its own")
+    dropout: float | None = option(None, "dropout of the student", least=0.0, most=0.9)
+    weights: Path | None = option(
+        None, "start from these weights: a run folder, or a Lightning .ckpt of the original project"
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class TeachConfig(DataOptions, RunOptions, RecipeOptions):
+    """python -m compress.teach"""
+
+    teacher: str = option("resnet18", "teacher: any classifier of timm by name")
+    recipe: str = option("teacher", "training recipe: a name or a TOML file")
+    pretrained: bool = option(False, "start from timm's pretrained weights (asks the network)")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DistillConfig(DataOptions, RunOptions, RecipeOptions):
+    """python -m compress.distill"""
+
+    student: str = option("dsc500", "student to train (python -m compress lists them)")
+    teacher: tuple[str, ...] = option(
+        ("resnet18",),
+        "teacher: any classifier of timm by name, or a run folder; several make an ensemble",
+    )
+    pretrained: bool = option(False, "start the teacher from timm's pretrained weights")
+    recipe: str = option("distill", "training recipe of the student: a name or a TOML file")
+    teacher_recipe: str = option("teacher", "training recipe of a teacher that must be trained")
+    teacher_epochs: int | None = option(None, "most epochs of the teacher", least=1)
+    method: str = option("kd", "distillation loss")
+    temperature: float = option(2.0, "temperature that softens both sets of logits", least=0.01)
+    label_loss_weight: float = option(0.1, "weight of the loss on hard labels", least=0.0)
+    distill_loss_weight: float = option(
+        0.9, "weight of the distillation loss (which includes T squared)", least=0.0
+    )
+    transfer: tuple[Path, ...] = option(
+        (), "folder of unlabelled audio that the teacher labels, as extra training material"
+    )
+    without_teacher: bool = option(False, "train the twin: the same student without a teacher")
+    compare: bool = option(False, "train student and twin and print the difference")
+    weights: Path | None = option(
+        None, "start from these weights: a run folder, or a Lightning .ckpt of the original project"
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class GateConfig:
+    """What is checked against which limits."""
+
+    paths: tuple[Path, ...] = option(
+        (), "file or folder to check; none: every registered student and run", positional=True
+    )
+    budgets: Path | None = option(None, "limits (default: budgets.toml here, else 500,000 params)")
+    runs: Path = option(Path("runs"), "folder that holds the run folders")
+    format: str = option("text", "how findings are printed", choices=("text", "github"))
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReportConfig:
+    """What is gathered into the report."""
+
+    runs: Path = option(Path("runs"), "folder that holds the run folders")
+    out: Path | None = option(None, "folder to write the report into (default: report in --runs)")
+    budgets: Path | None = option(None, "limits (default: budgets.toml here, else 500,000 params)")
+    details: int = option(12, "runs with confusion matrix, recalls and curves", least=0)

@@ -1,0 +1,300 @@
+"""The one form of every data set: spectrograms on disk, memory-mapped, with what belongs to them.
+
+    reader -> jobs -> shards (in worker processes, each written whole) -> one folder in the cache
+              spectrograms.npy (N, mels, frames) int16, labels.npy, recording_ids.npy, ...
+
+Values are kept as Q8.8 fixed point: dB = code / 256. The rounding error is at most 1/512 dB
+(0.002 dB) and the range -128 to +128 dB. Building continues where it was interrupted, shard by
+shard; two processes that want the same set wait for one another.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from compress import cli
+from compress.errors import InputError
+from compress.frontend import FrontEnd
+from compress.runs import atomic_path, digest, read_json, write_json
+
+CODES_PER_DB = 256
+ROUNDING_ERROR_DB = 0.5 / CODES_PER_DB
+FORMAT = 1
+
+Shard = dict[str, Any]
+"""What one job gives: ``codes`` (n, mels, frames) int16, ``labels``, ``recording_ids``,
+``clip_ids`` and optionally ``folds`` (n,) int64, and optionally ``notes``, a list of sentences."""
+
+_COLUMNS = ("labels", "recording_ids", "clip_ids", "folds")
+
+
+@dataclass(frozen=True)
+class SpectrogramSet:
+    """Spectrograms with labels, in the form that every pass reads.
+
+    A *window* is one spectrogram. A *clip* is one labelled unit, of one or more windows, and the
+    unit of every decision. A *recording* is the source that clips were cut from.
+
+    codes: (N, mels, frames) int16, memory-mapped; dB = code / 256.
+    labels: (N,) int64, -1 where unlabelled.
+    recording_ids, clip_ids: (N,) int64.
+    folds: (N,) int64 official folds 1..K, or None.
+    frontend: settings that made the spectrograms, or None where they came as spectrograms.
+    """
+
+    name: str
+    codes: np.ndarray
+    labels: np.ndarray
+    class_names: tuple[str, ...]
+    recording_ids: np.ndarray
+    clip_ids: np.ndarray
+    folds: np.ndarray | None
+    frontend: FrontEnd | None
+    synthetic: bool
+    content_hash: str
+    notes: tuple[str, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @property
+    def mels(self) -> int:
+        return int(self.codes.shape[1])
+
+    @property
+    def frames(self) -> int:
+        return int(self.codes.shape[2])
+
+    def decibels(self, indices: np.ndarray) -> np.ndarray:
+        """Spectrograms of some windows, (n, mels, frames) float32 dB."""
+        return decode_db(self.codes[indices])
+
+    def describe(self) -> dict[str, Any]:
+        """What a manifest records of the set."""
+        return {
+            "name": self.name,
+            "content_hash": self.content_hash,
+            "class_names": list(self.class_names),
+            "synthetic": self.synthetic,
+            "windows": len(self),
+            "mels": self.mels,
+            "frames": self.frames,
+            "frontend": self.frontend.to_dict() if self.frontend else None,
+            "notes": list(self.notes),
+        }
+
+
+def encode_db(decibels: np.ndarray) -> np.ndarray:
+    """dB (float) -> Q8.8 codes (int16); values outside -128..+128 dB are clipped."""
+    codes = np.rint(np.asarray(decibels, dtype=np.float32) * CODES_PER_DB)
+    return np.clip(codes, -32768, 32767).astype(np.int16)
+
+
+def decode_db(codes: np.ndarray) -> np.ndarray:
+    """Q8.8 codes -> dB float32."""
+    return codes.astype(np.float32) / CODES_PER_DB
+
+
+def default_cache() -> Path:
+    """$COMPRESS_CACHE, else compress-workbench in the user's cache folder."""
+    chosen = os.environ.get("COMPRESS_CACHE")
+    if chosen:
+        return Path(chosen).expanduser()
+    base = os.environ.get("XDG_CACHE_HOME")
+    return (Path(base) if base else Path.home() / ".cache") / "compress-workbench"
+
+
+def build_cached(
+    *,
+    name: str,
+    key: Mapping[str, Any],
+    jobs: Sequence[Any],
+    make: Callable[[Any], Shard],
+    class_names: Sequence[str],
+    frontend: FrontEnd | None,
+    synthetic: bool = False,
+    cache: Path | None = None,
+    workers: int = 0,
+    label: str = "data",
+    notes: Sequence[str] = (),
+    units_per_job: int = 1,
+) -> SpectrogramSet:
+    """Open the set of ``key`` in the cache, or build it first.
+
+    ``make(job)`` gives a Shard; it runs in worker processes, so it must be a module-level function
+    (or a functools.partial of one) and may import torch inside. ``key`` must hold everything that
+    decides the content. Raises InputError where the jobs give no window at all.
+    """
+    from filelock import FileLock
+
+    root = (cache or default_cache()) / "sets"
+    identity = digest({"format": FORMAT, **key})[:24]
+    folder = root / identity
+    if not (folder / "set.json").is_file():
+        root.mkdir(parents=True, exist_ok=True)
+        with FileLock(root / f"{identity}.lock"):
+            if not (folder / "set.json").is_file():
+                partial = root / f"{identity}.partial"
+                _make_shards(partial, jobs, make, workers, label, units_per_job)
+                described = {
+                    "name": name,
+                    "class_names": list(class_names),
+                    "frontend": frontend.to_dict() if frontend else None,
+                    "synthetic": synthetic,
+                    "notes": list(notes),
+                }
+                _merge(partial, len(jobs), described, name)
+                if folder.exists():
+                    shutil.rmtree(folder)
+                os.replace(partial, folder)
+    return open_set(folder)
+
+
+def _make_shards(
+    partial: Path,
+    jobs: Sequence[Any],
+    make: Callable[[Any], Shard],
+    workers: int,
+    label: str,
+    units_per_job: int,
+) -> None:
+    partial.mkdir(parents=True, exist_ok=True)
+    merged = partial / "spectrograms.npy"
+    todo = [i for i in range(len(jobs)) if not (partial / f"shard-{i:06d}.npz").is_file()]
+    if merged.is_file():
+        return
+    workers = workers or os.cpu_count() or 1
+    with cli.progress(len(jobs) * units_per_job, label, "clip") as bar:
+        bar.update((len(jobs) - len(todo)) * units_per_job)
+        if workers == 1 or len(todo) <= 1:
+            for index in todo:
+                _write_shard(partial, index, make, jobs[index])
+                bar.update(units_per_job)
+            return
+        import multiprocessing
+        from concurrent.futures import ProcessPoolExecutor, as_completed
+
+        context = multiprocessing.get_context("spawn")
+        with ProcessPoolExecutor(
+            min(workers, len(todo)), mp_context=context, initializer=_one_thread
+        ) as pool:
+            running = [pool.submit(_write_shard, partial, i, make, jobs[i]) for i in todo]
+            try:
+                for future in as_completed(running):
+                    future.result()
+                    bar.update(units_per_job)
+            except BaseException:
+                pool.shutdown(wait=True, cancel_futures=True)
+                raise
+
+
+def _one_thread() -> None:
+    import torch
+
+    torch.set_num_threads(1)
+
+
+def _write_shard(partial: Path, index: int, make: Callable[[Any], Shard], job: Any) -> None:
+    shard = make(job)
+    arrays = {"codes": np.ascontiguousarray(shard["codes"], dtype=np.int16)}
+    for column in _COLUMNS:
+        if shard.get(column) is not None:
+            arrays[column] = np.asarray(shard[column], dtype=np.int64)
+    arrays["notes"] = np.frombuffer(json.dumps(shard.get("notes", [])).encode(), dtype=np.uint8)
+    with atomic_path(partial / f"shard-{index:06d}.npz") as path, path.open("wb") as file:
+        np.savez(file, **arrays)
+
+
+def _merge(partial: Path, count: int, described: dict[str, Any], name: str) -> None:
+    """Join the shards, in order, into one folder; each shard is deleted after the join."""
+    paths = [partial / f"shard-{i:06d}.npz" for i in range(count)]
+    if all(path.is_file() for path in paths):
+        columns: dict[str, list[np.ndarray]] = {column: [] for column in _COLUMNS}
+        notes: list[str] = []
+        shapes = []
+        for path in paths:
+            with np.load(path, allow_pickle=False) as shard:
+                for column in _COLUMNS:
+                    if column in shard:
+                        columns[column].append(shard[column])
+                notes += json.loads(shard["notes"].tobytes().decode())
+                shapes.append(shard["codes"].shape)
+        total = sum(shape[0] for shape in shapes)
+        if total == 0:
+            shutil.rmtree(partial)
+            why = f" ({'; '.join(notes[:3])})" if notes else ""
+            raise InputError(f"{name}: not one usable clip was found{why}")
+        mels, frames = next(shape[1:] for shape in shapes if shape[0])
+        with atomic_path(partial / "spectrograms.npy") as path:
+            codes = np.lib.format.open_memmap(
+                path, mode="w+", dtype=np.int16, shape=(total, mels, frames)
+            )
+            at = 0
+            for shard_path in paths:
+                with np.load(shard_path, allow_pickle=False) as shard:
+                    block = shard["codes"]
+                codes[at : at + len(block)] = block
+                at += len(block)
+            codes.flush()
+            del codes
+        for column, parts in columns.items():
+            if parts:
+                np.save(partial / f"{column}.npy", np.concatenate(parts))
+        described["notes"] = [*described["notes"], *notes]
+    for path in paths:
+        path.unlink(missing_ok=True)
+    described["format"] = FORMAT
+    described["content_hash"] = content_hash(partial, described)
+    write_json(partial / "set.json", described)
+
+
+def content_hash(folder: Path, described: Mapping[str, Any]) -> str:
+    """SHA-256 over spectrograms, labels, recordings, folds, class names and front end."""
+    hasher = hashlib.sha256()
+    hasher.update(digest([described["class_names"], described["frontend"]]).encode())
+    for column in ("spectrograms", *_COLUMNS):
+        path = folder / f"{column}.npy"
+        if path.is_file():
+            hasher.update(column.encode())
+            with path.open("rb") as file:
+                hasher.update(hashlib.file_digest(file, "sha256").digest())
+    return hasher.hexdigest()
+
+
+def open_set(folder: Path) -> SpectrogramSet:
+    """Open a built set; the spectrograms stay on disk until they are indexed."""
+    described = read_json(folder / "set.json")
+    try:
+        codes = np.load(folder / "spectrograms.npy", mmap_mode="r", allow_pickle=False)
+        columns = {
+            column: np.load(folder / f"{column}.npy", allow_pickle=False)
+            for column in _COLUMNS
+            if (folder / f"{column}.npy").is_file()
+        }
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"{folder}: prepared data is damaged ({error}); delete this folder to prepare it again"
+        ) from None
+    frontend = described["frontend"]
+    return SpectrogramSet(
+        name=described["name"],
+        codes=codes,
+        labels=columns["labels"],
+        class_names=tuple(described["class_names"]),
+        recording_ids=columns["recording_ids"],
+        clip_ids=columns["clip_ids"],
+        folds=columns.get("folds"),
+        frontend=FrontEnd.from_dict(frontend) if frontend else None,
+        synthetic=bool(described["synthetic"]),
+        content_hash=described["content_hash"],
+        notes=tuple(described["notes"]),
+    )

@@ -1,0 +1,131 @@
+"""Names that can be asked for: each row is a builder string, a sentence and a source.
+
+Plain strings: listing imports nothing heavy, and listing is documentation.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from compress.config import nearest
+from compress.errors import InputError
+
+
+@dataclass(frozen=True)
+class Row:
+    """``builder`` is ``package.module:function``; ``source`` a paper, a report or 'own design'."""
+
+    builder: str
+    sentence: str
+    source: str
+
+    def load(self) -> Callable[..., Any]:
+        module, _, function = self.builder.partition(":")
+        return getattr(importlib.import_module(module), function)
+
+
+STUDENTS: dict[str, Row] = {
+    "audiobot500": Row(
+        "students.audiobot:audiobot500",
+        "four plain convolutions and an MLP head, 499,853 parameters",
+        "AudioBots report, Oticon Audio Explorers 2023",
+    ),
+    "audiobot50": Row(
+        "students.audiobot:audiobot50",
+        "three plain convolutions and an MLP head, 49,733 parameters",
+        "AudioBots report, Oticon Audio Explorers 2023",
+    ),
+    "dsc500": Row(
+        "students.separable:dsc500",
+        "residual depthwise-separable network for 500K parameters and 17.6 M MACs",
+        "own design after MobileNet, arXiv 1704.04861",
+    ),
+    "dsc50": Row(
+        "students.separable:dsc50",
+        "residual depthwise-separable network for 50K parameters and 3.8 M MACs",
+        "own design after MobileNet, arXiv 1704.04861",
+    ),
+    "audiobot500-dsc": Row(
+        "students.separable:audiobot500_dsc",
+        "audiobot500 with every convolution but the first made depthwise-separable",
+        "suggested by the AudioBots report",
+    ),
+    "audiobot50-dsc": Row(
+        "students.separable:audiobot50_dsc",
+        "audiobot50 with every convolution but the first made depthwise-separable",
+        "suggested by the AudioBots report",
+    ),
+}
+
+DISTILL_LOSSES: dict[str, Row] = {
+    "kd": Row(
+        "compress.losses.distillation:SoftTargets",
+        "T^2 KL(teacher || student) of softened logits",
+        "Hinton et al. 2015, arXiv 1503.02531",
+    ),
+}
+
+LABEL_LOSSES: dict[str, Row] = {
+    "cross_entropy": Row(
+        "compress.losses.labels:CrossEntropy", "negative log-likelihood of the labels", "standard"
+    ),
+    "focal": Row(
+        "compress.losses.labels:Focal",
+        "cross-entropy that weighs hard windows more, gamma 2",
+        "Lin et al. 2017, arXiv 1708.02002",
+    ),
+}
+
+TIMM_PREFIX = "timm/"
+_TEACHER_BUILDER = Row(
+    "teachers.timm_teacher:build", "any timm classifier, adapted to one channel", "timm"
+)
+
+
+def lookup(table: Mapping[str, Row], kind: str, name: str) -> Row:
+    """The row of ``name``; an unknown name answers with the nearest and the full list."""
+    if name in table:
+        return table[name]
+    known = ", ".join(sorted(table))
+    raise InputError(f"unknown {kind} {name!r}{nearest(name, table)} (known: {known})")
+
+
+def build_student(name: str, **arguments: Any) -> Any:
+    """A student by name, or ``timm/NAME``: an ``nn.Module`` with ``.arguments`` to rebuild it."""
+    if name.startswith(TIMM_PREFIX):
+        return build_teacher(name.removeprefix(TIMM_PREFIX), **arguments)
+    builder = lookup(STUDENTS, "student", name).load()
+    return _build(builder, f"student {name!r}", arguments)
+
+
+def build_teacher(name: str, **arguments: Any) -> Any:
+    """A timm classifier by name, adapted to (B, 1, mels, frames)."""
+    arguments.pop("name", None)
+    return _build(_TEACHER_BUILDER.load(), f"teacher {name!r}", {"name": name, **arguments})
+
+
+def check_student(name: str) -> None:
+    """Refuse a name that no builder has, before any data is read."""
+    if name.startswith(TIMM_PREFIX):
+        check_teacher(name.removeprefix(TIMM_PREFIX))
+    else:
+        lookup(STUDENTS, "student", name)
+
+
+def check_teacher(name: str) -> None:
+    """Refuse a name that timm does not have, before any data is read."""
+    check = importlib.import_module("teachers.timm_teacher").check_name
+    try:
+        check(name)
+    except ValueError as error:
+        raise InputError(str(error)) from None
+
+
+def _build(builder: Callable[..., Any], what: str, arguments: dict[str, Any]) -> Any:
+    try:
+        return builder(**arguments)
+    except (ValueError, TypeError) as error:
+        raise InputError(f"{what}: {error}") from None

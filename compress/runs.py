@@ -1,0 +1,275 @@
+"""The run folder: what every pass writes and the next one reads.
+
+    runs/NAME/manifest.json        what was run, from what, and the hash of every artefact
+              split.json           the clips of each side of the split, as lists
+              model.json           name and arguments that rebuild the network
+              weights.safetensors  learnable weights, running statistics, normalisation
+              model.onnx           the artefact that ships
+              metrics.json         everything measured on model.onnx, with its hash
+              curves.csv, curves.png
+              checkpoint.pt        only while training; the same command continues from it
+
+Files are written to a temporary name and renamed, so that a killed process leaves whole files.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import platform
+import re
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from compress.errors import InputError
+
+SCHEMA = 1
+MANIFEST = "manifest.json"
+METRICS = "metrics.json"
+MODEL = "model.json"
+WEIGHTS = "weights.safetensors"
+ONNX = "model.onnx"
+SPLIT = "split.json"
+CURVES = "curves.csv"
+CHECKPOINT = "checkpoint.pt"
+
+_LARGEST_JSON_BYTES = 512 * 2**20
+
+
+@contextlib.contextmanager
+def atomic_path(path: Path) -> Iterator[Path]:
+    """A temporary path beside ``path`` that replaces it when the block ends without an error."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file whole or not at all."""
+    with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def write_json(path: Path, value: Any) -> None:
+    write_text(path, json.dumps(value, indent=1, ensure_ascii=False) + "\n")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object from a file; raises InputError with one clear line."""
+    try:
+        if path.stat().st_size > _LARGEST_JSON_BYTES:
+            raise InputError(f"{path}: too large to be a file of this workbench")
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file") from None
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+        raise InputError(f"{path}: cannot be read as JSON ({error})") from None
+    if not isinstance(value, dict):
+        raise InputError(f"{path}: holds a {type(value).__name__}, not a JSON object")
+    return value
+
+
+def sha256_file(path: Path) -> str:
+    """Hexadecimal SHA-256 of a file's bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def digest(value: Any) -> str:
+    """Hexadecimal SHA-256 of a JSON-able value, independent of the order of keys."""
+    text = json.dumps(value, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def slug(text: str) -> str:
+    """A name that is safe as one part of a path."""
+    return re.sub(r"[^A-Za-z0-9.]+", "-", text).strip("-.")[:80] or "run"
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the packages that decide the figures."""
+    found = {"python": platform.python_version()}
+    for package in ("torch", "timm", "numpy", "onnx", "onnxruntime", "lightning-fabric"):
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            found[package] = metadata.version(package)
+    return found
+
+
+@dataclass(frozen=True)
+class Run:
+    """An existing run folder. ``manifest`` is its content as read."""
+
+    folder: Path
+    manifest: dict[str, Any]
+
+    @property
+    def complete(self) -> bool:
+        return self.manifest.get("status") == "complete"
+
+    @property
+    def key(self) -> str:
+        return str(self.manifest.get("key", ""))
+
+    @property
+    def name(self) -> str:
+        return str(self.manifest.get("name", self.folder.name))
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        return tuple(self.manifest["data"]["class_names"])
+
+    def file(self, name: str) -> Path:
+        """A file that the run must have; raises InputError where it is missing."""
+        path = self.folder / name
+        if not path.is_file():
+            raise InputError(
+                f"{self.folder}: this run folder has no {name}; "
+                f"run the command that made it again to finish it"
+            )
+        return path
+
+    def metrics(self) -> dict[str, Any]:
+        return read_json(self.file(METRICS))
+
+    def model_hash(self) -> str:
+        """The hash that children record of this parent: its weights' bytes."""
+        return sha256_file(self.file(WEIGHTS))
+
+
+def open_run(folder: Path) -> Run:
+    """Read a run folder; raises InputError where it is none, or is unfinished."""
+    if not folder.exists():
+        raise InputError(f"{folder}: no such run folder")
+    if not (folder / MANIFEST).is_file():
+        raise InputError(
+            f"{folder}: not a run folder (no {MANIFEST}); give a folder that "
+            "compress.distill, compress.train or compress.teach wrote"
+        )
+    manifest = read_json(folder / MANIFEST)
+    if manifest.get("schema") != SCHEMA:
+        raise InputError(
+            f"{folder}/{MANIFEST}: schema {manifest.get('schema')!r}, this version reads {SCHEMA}"
+        )
+    for key, kind in (("stage", str), ("status", str), ("data", dict), ("model", str)):
+        if not isinstance(manifest.get(key), kind):
+            raise InputError(f"{folder}/{MANIFEST}: has no valid {key!r}; the file is damaged")
+    names = manifest["data"].get("class_names")
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise InputError(f"{folder}/{MANIFEST}: has no valid class names; the file is damaged")
+    return Run(folder, manifest)
+
+
+def find_runs(root: Path) -> list[Path]:
+    """Folders below ``root`` that hold a manifest, sorted."""
+    return sorted(path.parent for path in root.rglob(MANIFEST)) if root.is_dir() else []
+
+
+class RunWriter:
+    """A run folder being written. One process at a time holds its lock.
+
+    States that ``begin`` finds: complete with the same key (nothing to do), unfinished with the
+    same key (continue), another key (refuse, or start again with ``force``).
+    """
+
+    def __init__(self, folder: Path, manifest: Mapping[str, Any], writes: bool = True) -> None:
+        self.folder = folder
+        self.manifest = dict(manifest)
+        self.writes = writes
+        self._started = time.time()
+        self._lock: Any = None
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[RunWriter]:
+        """Hold the folder against other processes; raises InputError where one holds it."""
+        if not self.writes:
+            yield self
+            return
+        from filelock import FileLock, Timeout
+
+        self.folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(self.folder / ".lock", timeout=0)
+        try:
+            lock.acquire()
+        except Timeout:
+            raise InputError(
+                f"{self.folder}: another process is writing to this run folder; "
+                "wait for it or choose another with --out"
+            ) from None
+        try:
+            yield self
+        finally:
+            lock.release()
+
+    def begin(self, force: bool = False) -> bool:
+        """Write the first manifest. True where the run is complete already."""
+        path = self.folder / MANIFEST
+        if path.is_file() and not force:
+            found = read_json(path)
+            if found.get("key") != self.manifest["key"]:
+                raise InputError(
+                    f"{self.folder}: holds another run ({difference(found, self.manifest)}); "
+                    "choose another folder with --out, or start again with --force"
+                )
+            if found.get("status") == "complete" and not missing(self.folder, found):
+                self.manifest = found
+                return True
+        if force and self.writes:
+            for name in (CHECKPOINT, METRICS):
+                (self.folder / name).unlink(missing_ok=True)
+        self.manifest |= {
+            "schema": SCHEMA,
+            "status": "running",
+            "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+            "versions": versions(),
+            "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
+        }
+        self._save()
+        return False
+
+    def finish(self, artefacts: list[str], **more: Any) -> None:
+        """Record the hash of every artefact and mark the run complete."""
+        hashes = {name: sha256_file(self.folder / name) for name in artefacts}
+        self.manifest |= {"status": "complete", "artefacts": hashes, **more}
+        self._save()
+        if self.writes:
+            (self.folder / CHECKPOINT).unlink(missing_ok=True)
+
+    def _save(self) -> None:
+        if self.writes:
+            write_json(self.folder / MANIFEST, self.manifest)
+
+
+def missing(folder: Path, manifest: Mapping[str, Any]) -> list[str]:
+    """Artefacts that the manifest names and the folder lacks or holds with another content."""
+    lost = []
+    for name, expected in manifest.get("artefacts", {}).items():
+        path = folder / name
+        if not path.is_file() or sha256_file(path) != expected:
+            lost.append(name)
+    return lost
+
+
+def difference(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
+    """The first few settings in which two manifests differ, in words."""
+    parts: list[str] = []
+    if found.get("model") != wanted.get("model"):
+        parts.append(f"model {found.get('model')!r}, not {wanted.get('model')!r}")
+    ours, theirs = wanted.get("settings", {}), found.get("settings", {})
+    if isinstance(theirs, dict):
+        for key in ours:
+            if theirs.get(key) != ours[key]:
+                parts.append(f"{key} {theirs.get(key)!r}, not {ours[key]!r}")
+    return "; ".join(parts[:3]) or "other settings or data"
