@@ -1,0 +1,237 @@
+"""The one training loop. It never learns which loss it runs: a task returns every term by name.
+
+Fabric (the lightest part of Lightning) moves the network, the gradients and the processes; one
+process and several run the same lines. Everything random is a function of (seed, epoch), so a run
+that was killed continues from its last checkpoint to the same weights.
+"""
+
+from __future__ import annotations
+
+import copy
+import csv
+import math
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from compress import cli
+from compress.data.sets import SpectrogramSet
+from compress.errors import InputError
+from compress.material import Batch, Material, Normalisation, plain_batches
+from compress.recipe import Recipe
+from compress.runs import atomic_path
+
+_SECONDS_BETWEEN_CHECKPOINTS = 15.0
+
+Task = Callable[[torch.Tensor, Batch], dict[str, torch.Tensor]]
+"""logits (B, classes) and batch -> named terms; ``loss`` is the one that is minimised."""
+
+
+@dataclass
+class Progress:
+    """Where a training stands: what a checkpoint holds besides the tensors."""
+
+    epoch: int = 0
+    best_epoch: int = -1
+    best_loss: float = math.inf
+    seconds: float = 0.0
+    history: list[dict[str, float]] = field(default_factory=list)
+
+
+def train_network(
+    model: nn.Module,
+    task: Task,
+    material: Material,
+    validation: tuple[SpectrogramSet, np.ndarray, Normalisation],
+    recipe: Recipe,
+    seed: int,
+    checkpoint: Path,
+    fabric: Any,
+    label: str,
+) -> Progress:
+    """Train ``model`` in place and leave its best weights (lowest validation loss) in it.
+
+    Continues from ``checkpoint`` where that exists. Raises InputError where the loss is not finite.
+    """
+    model = model.to(memory_format=torch.channels_last)
+    optimiser = make_optimiser(model, recipe)
+    wrapped, optimiser = fabric.setup(model, optimiser)
+    plateau = torch.optim.lr_scheduler.ReduceLROnPlateau(
+        optimiser, factor=recipe.plateau_factor, patience=recipe.plateau_patience
+    )
+    progress = Progress()
+    best = _weights(model)
+    if checkpoint.is_file():
+        progress, best = _restore(checkpoint, model, optimiser, plateau, fabric.device)
+    saved = time.monotonic()
+    ranks, rank = fabric.world_size, fabric.global_rank
+    sizes = [recipe.batch_size_at(epoch) for epoch in range(recipe.epochs)]
+    total = sum(material.steps(size, ranks) for size in sizes)
+    with cli.progress(total, label, "step") as bar:
+        bar.update(sum(material.steps(size, ranks) for size in sizes[: progress.epoch]))
+        while progress.epoch < recipe.epochs and not _stalled(progress, recipe):
+            epoch = progress.epoch
+            started = time.monotonic()
+            torch.manual_seed(seed * 1_000_003 + epoch * 1_009 + rank)
+            wrapped.train()
+            sums: dict[str, torch.Tensor] = {}
+            count = 0
+            steps = material.steps(sizes[epoch], ranks)
+            batches = material.batches(
+                epoch, seed, sizes[epoch], recipe.view_of(epoch), rank, ranks
+            )
+            for step, batch in enumerate(batches):
+                if recipe.schedule == "cosine":
+                    _set_rate(optimiser, cosine_rate(recipe, epoch + step / steps))
+                optimiser.zero_grad(set_to_none=True)
+                terms = task(wrapped(batch.x), batch)
+                fabric.backward(terms["loss"])
+                optimiser.step()
+                for name, value in terms.items():
+                    sums[name] = sums.get(name, 0.0) + value.detach() * len(batch.x)
+                count += len(batch.x)
+                bar.update()
+            means = {name: float(fabric.all_reduce(v / count)) for name, v in sums.items()}
+            if not math.isfinite(means["loss"]):
+                raise InputError(
+                    f"{label}: the training loss is {means['loss']} in epoch {epoch + 1}; "
+                    "use a lower --learning-rate"
+                )
+            rate = optimiser.param_groups[0]["lr"]
+            measured = evaluate_network(model, *validation)
+            plateau_loss = measured["loss"]
+            if recipe.schedule == "plateau":
+                plateau.step(plateau_loss)
+            progress.seconds += time.monotonic() - started
+            progress.history.append(
+                {
+                    "epoch": epoch + 1,
+                    **{_curve_name(name): value for name, value in means.items()},
+                    "validation_loss": measured["loss"],
+                    "validation_accuracy": measured["accuracy"],
+                    "learning_rate": rate,
+                    "batch_size": sizes[epoch],
+                    "seconds": round(progress.seconds, 3),
+                }
+            )
+            if measured["loss"] < progress.best_loss:
+                progress.best_loss, progress.best_epoch = measured["loss"], epoch
+                best = _weights(model)
+            progress.epoch += 1
+            bar.set_postfix_str(
+                f"epoch {progress.epoch}, validation {100 * measured['accuracy']:.1f} %"
+            )
+            if time.monotonic() - saved > _SECONDS_BETWEEN_CHECKPOINTS:
+                if fabric.is_global_zero:
+                    _save(checkpoint, progress, best, model, optimiser, plateau)
+                saved = time.monotonic()
+    model.load_state_dict(best)
+    if fabric.is_global_zero:
+        _save(checkpoint, progress, best, model, optimiser, plateau)
+    return progress
+
+
+def make_optimiser(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
+    """Adam or AdamW; biases and batch-norm parameters are not decayed."""
+    decayed = [p for p in model.parameters() if p.ndim > 1]
+    free = [p for p in model.parameters() if p.ndim <= 1]
+    groups = [
+        {"params": decayed, "weight_decay": recipe.weight_decay},
+        {"params": free, "weight_decay": 0.0},
+    ]
+    kind = torch.optim.AdamW if recipe.optimiser == "adamw" else torch.optim.Adam
+    return kind(groups, lr=recipe.learning_rate, fused=True)
+
+
+def cosine_rate(recipe: Recipe, epoch: float) -> float:
+    """Learning rate after ``epoch`` epochs: a linear rise, then a half cosine to 0."""
+    at = epoch / recipe.epochs
+    if at < recipe.warmup_share:
+        return recipe.learning_rate * max(at, 1e-3) / recipe.warmup_share
+    fall = (at - recipe.warmup_share) / (1 - recipe.warmup_share)
+    return recipe.learning_rate * 0.5 * (1 + math.cos(math.pi * fall))
+
+
+def evaluate_network(
+    model: nn.Module, data: SpectrogramSet, windows: np.ndarray, normalisation: Normalisation
+) -> dict[str, float]:
+    """Mean cross-entropy and accuracy per window, without augmentation."""
+    device = next(model.parameters()).device
+    training = model.training
+    model.eval()
+    loss = correct = 0.0
+    with torch.inference_mode():
+        for x, labels in plain_batches(data, windows, normalisation):
+            logits = model(x.to(device)).float()
+            labels = labels.to(device)
+            loss += nn.functional.cross_entropy(logits, labels, reduction="sum").item()
+            correct += (logits.argmax(1) == labels).sum().item()
+    model.train(training)
+    return {"loss": loss / len(windows), "accuracy": correct / len(windows)}
+
+
+def write_curves(path: Path, history: list[dict[str, float]]) -> None:
+    """One row per epoch as CSV."""
+    with atomic_path(path) as temporary, temporary.open("w", newline="") as file:
+        writer = csv.DictWriter(file, fieldnames=list(history[0]) if history else ["epoch"])
+        writer.writeheader()
+        writer.writerows(history)
+
+
+def _curve_name(term: str) -> str:
+    return f"train_{term}"
+
+
+def _stalled(progress: Progress, recipe: Recipe) -> bool:
+    return progress.epoch - 1 - progress.best_epoch >= recipe.patience
+
+
+def _set_rate(optimiser: Any, rate: float) -> None:
+    for group in optimiser.param_groups:
+        group["lr"] = rate
+
+
+def _weights(model: nn.Module) -> dict[str, torch.Tensor]:
+    return {name: value.detach().cpu().clone() for name, value in model.state_dict().items()}
+
+
+def _save(
+    path: Path,
+    progress: Progress,
+    best: Mapping[str, torch.Tensor],
+    model: nn.Module,
+    optimiser: Any,
+    plateau: Any,
+) -> None:
+    state = {
+        "progress": vars(copy.copy(progress)),
+        "best": dict(best),
+        "model": _weights(model),
+        "optimiser": optimiser.state_dict(),
+        "plateau": plateau.state_dict(),
+    }
+    with atomic_path(path) as temporary:
+        torch.save(state, temporary)
+
+
+def _restore(
+    path: Path, model: nn.Module, optimiser: Any, plateau: Any, device: torch.device
+) -> tuple[Progress, dict[str, torch.Tensor]]:
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        progress = Progress(**state["progress"])
+        model.load_state_dict(state["model"])
+        optimiser.load_state_dict(state["optimiser"])
+        plateau.load_state_dict(state["plateau"])
+        return progress, dict(state["best"])
+    except Exception as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise InputError(
+            f"{path}: the checkpoint cannot be read ({reason}); delete it to train from the start"
+        ) from None

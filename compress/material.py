@@ -1,0 +1,209 @@
+"""What a network is trained on: windows of one or more sets, standardised, augmented, in batches.
+
+Windows are prepared in chunks of some thousand and cut into batches, so that small batches cost
+no more per window than large ones. Codes stay on disk, or on the device where they fit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from compress.augment import Augmenter, mix_power
+from compress.data.sets import CODES_PER_DB, SpectrogramSet
+from compress.frontend import FLOOR_DB
+from compress.recipe import Augmentation
+
+CHUNK = 1024
+_DEVICE_SHARE = 0.5
+
+
+@dataclass(frozen=True)
+class Normalisation:
+    """Mean and standard deviation of each mel band over the training windows, (mels,) dB."""
+
+    mean: np.ndarray
+    deviation: np.ndarray
+
+    def to_dict(self) -> dict[str, list[float]]:
+        return {"mean_db": self.mean.tolist(), "deviation_db": self.deviation.tolist()}
+
+
+def measure_normalisation(
+    data: SpectrogramSet, windows: np.ndarray, block: int = 4096
+) -> Normalisation:
+    """Per band over all frames of ``windows``, in blocks and float64; a constant band gets 1 dB."""
+    count = 0
+    total = np.zeros(data.mels)
+    squares = np.zeros(data.mels)
+    for start in range(0, len(windows), block):
+        values = np.sort(windows[start : start + block])
+        codes = data.codes[values].astype(np.float64)
+        count += codes.shape[0] * codes.shape[2]
+        total += codes.sum((0, 2))
+        squares += np.einsum("nmf,nmf->m", codes, codes)
+    mean = total / count
+    variance = np.maximum(squares / count - mean**2, 0.0)
+    deviation = np.sqrt(variance) / CODES_PER_DB
+    deviation[deviation < 1e-3] = 1.0
+    return Normalisation((mean / CODES_PER_DB).astype(np.float32), deviation.astype(np.float32))
+
+
+@dataclass
+class Batch:
+    """x: (B, 1, mels, frames) standardised; targets: (B, classes), rows of 0 where unlabelled;
+    positions: (B,) int64 of the windows in the material; view: which augmented view."""
+
+    x: torch.Tensor
+    targets: torch.Tensor
+    positions: torch.Tensor
+    view: int
+
+
+class Material:
+    """Training windows by position 0..len-1 over one labelled set and any unlabelled ones.
+
+    parts: (set, window numbers) in order; labels of the sets after the first are ignored.
+    """
+
+    def __init__(
+        self,
+        parts: list[tuple[SpectrogramSet, np.ndarray]],
+        classes: int,
+        normalisation: Normalisation,
+        augmentation: Augmentation,
+        seed: int,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        self.device = torch.device(device)
+        self.classes = classes
+        self._sets = [data for data, _ in parts]
+        self._windows = np.concatenate([windows for _, windows in parts])
+        self._owner = np.repeat(np.arange(len(parts)), [len(windows) for _, windows in parts])
+        labels = [
+            data.labels[windows] if part == 0 else np.full(len(windows), -1)
+            for part, (data, windows) in enumerate(parts)
+        ]
+        self._targets = _one_hot(np.concatenate(labels), classes).to(self.device)
+        mean = torch.from_numpy(normalisation.mean).to(self.device)
+        deviation = torch.from_numpy(normalisation.deviation).to(self.device)
+        self._gain = (1.0 / deviation)[None, :, None]
+        self._offset = (-mean / deviation)[None, :, None]
+        self._floor = (FLOOR_DB - mean) / deviation
+        self.augmenter = Augmenter(augmentation, seed, len(self), self.device)
+        self._resident = self._move_codes() if self.device.type != "cpu" else None
+
+    def __len__(self) -> int:
+        return len(self._windows)
+
+    def _move_codes(self) -> torch.Tensor | None:
+        """All codes on the device, where they take at most half of its free memory."""
+        needed = len(self) * self._sets[0].mels * self._sets[0].frames * 2
+        if self.device.type == "cuda":
+            free, _ = torch.cuda.mem_get_info(self.device)
+            if needed > free * _DEVICE_SHARE:
+                return None
+        return torch.from_numpy(self._read(np.arange(len(self)))).to(self.device)
+
+    def _read(self, positions: np.ndarray) -> np.ndarray:
+        if len(self._sets) == 1:
+            return self._sets[0].codes[self._windows[positions]]
+        owners = self._owner[positions]
+        first = self._sets[0]
+        codes = np.empty((len(positions), first.mels, first.frames), dtype=np.int16)
+        for number, data in enumerate(self._sets):
+            rows = owners == number
+            codes[rows] = data.codes[self._windows[positions[rows]]]
+        return codes
+
+    def _decibels(self, positions: torch.Tensor) -> torch.Tensor:
+        if self._resident is not None:
+            codes = self._resident[positions]
+        else:
+            codes = torch.from_numpy(self._read(positions.cpu().numpy())).to(self.device)
+        return codes.to(torch.float32).mul_(1.0 / CODES_PER_DB)
+
+    def view(self, positions: torch.Tensor, view: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """An augmented view of some windows: x (B, 1, mels, frames) and targets (B, classes)."""
+        positions = positions.to(self.device)
+        draws = self.augmenter.draw(view, positions)
+        x = self._decibels(positions)
+        targets = self._targets[positions]
+        mix = self.augmenter.mix(draws)
+        if mix is not None:
+            partners = self._decibels(mix.partners)
+            x[mix.rows] = mix_power(x[mix.rows], partners, mix.shares)
+            targets[mix.rows] = self._mixed(targets[mix.rows], mix.partners, mix.shares)
+        x = x.mul_(self._gain).add_(self._offset)
+        x = self.augmenter.standardised(x, draws, self._floor)
+        return x[:, None], targets
+
+    def _mixed(
+        self, targets: torch.Tensor, partners: torch.Tensor, shares: torch.Tensor
+    ) -> torch.Tensor:
+        """Mixed label distributions; a mixture with an unlabelled window is unlabelled."""
+        other = self._targets[partners]
+        known = ((targets.sum(1) > 0) & (other.sum(1) > 0)).float()[:, None]
+        shares = shares[:, None]
+        return (shares * targets + (1 - shares) * other) * known
+
+    def order(self, seed: int, epoch: int) -> torch.Tensor:
+        """All positions in the order of an epoch, a function of seed and epoch alone."""
+        generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
+        return torch.randperm(len(self), generator=generator)
+
+    def batches(
+        self, epoch: int, seed: int, batch_size: int, view: int, rank: int = 0, ranks: int = 1
+    ) -> Iterator[Batch]:
+        """Batches of an epoch. Each of ``ranks`` processes gets an equal share of every batch.
+
+        A last batch of fewer than two windows per process is left out: batch norm needs two.
+        """
+        order = self.order(seed, epoch)
+        share = max(1, batch_size // ranks)
+        per_chunk = max(1, CHUNK // share)
+        step = share * ranks
+        starts = list(range(0, len(order), step))
+        if len(order) - starts[-1] < 2 * ranks and len(starts) > 1:
+            starts.pop()
+        for first in range(0, len(starts), per_chunk):
+            pieces = []
+            for start in starts[first : first + per_chunk]:
+                whole = order[start : start + step]
+                size = len(whole) // ranks
+                pieces.append(whole[rank * size : (rank + 1) * size])
+            positions = torch.cat(pieces)
+            x, targets = self.view(positions, view)
+            at = 0
+            for piece in pieces:
+                end = at + len(piece)
+                yield Batch(x[at:end], targets[at:end], piece, view)
+                at = end
+
+    def steps(self, batch_size: int, ranks: int = 1) -> int:
+        """Batches that ``batches`` gives."""
+        step = max(1, batch_size // ranks) * ranks
+        full, rest = divmod(len(self), step)
+        return full + (1 if rest >= 2 * ranks or (rest and not full) else 0)
+
+
+def plain_batches(
+    data: SpectrogramSet, windows: np.ndarray, normalisation: Normalisation, size: int = 256
+) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """Standardised windows without augmentation, in order: x (B, 1, mels, frames), labels (B,)."""
+    mean = torch.from_numpy(normalisation.mean)[None, None, :, None]
+    deviation = torch.from_numpy(normalisation.deviation)[None, None, :, None]
+    for start in range(0, len(windows), size):
+        chosen = windows[start : start + size]
+        x = torch.from_numpy(data.decibels(chosen))[:, None]
+        yield (x - mean) / deviation, torch.from_numpy(data.labels[chosen])
+
+
+def _one_hot(labels: np.ndarray, classes: int) -> torch.Tensor:
+    targets = torch.zeros(len(labels), classes)
+    rows = np.flatnonzero(labels >= 0)
+    targets[torch.from_numpy(rows), torch.from_numpy(labels[rows]).long()] = 1.0
+    return targets

@@ -1,0 +1,130 @@
+"""Options: derived from dataclasses, all faults at once, the same over all commands."""
+
+from __future__ import annotations
+
+import dataclasses
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from compress import recipe as recipes
+from compress.__main__ import COMMANDS
+from compress.config import DistillConfig, TrainConfig, build, option, parse
+from compress.errors import InputError
+
+
+@dataclasses.dataclass(frozen=True)
+class Small:
+    count: int = option(3, "how many", least=1, most=9)
+    rate: float = option(0.5, "how fast")
+    mode: str = option("plain", "which", choices=("plain", "fancy"))
+    names: tuple[str, ...] = option((), "several")
+    where: Path | None = option(None, "a path")
+    loud: bool = option(False, "a switch")
+
+
+def test_defaults_flags_and_repeats():
+    found = parse(Small, ["--count", "7", "--names", "a", "--names", "b", "--loud"], "x", "")
+    assert found == Small(count=7, names=("a", "b"), loud=True)
+
+
+def test_a_toml_file_sets_options_and_the_command_line_wins(tmp_path):
+    file = tmp_path / "o.toml"
+    file.write_text("count = 5\nmode = 'fancy'\nnames = ['q']\n")
+    found = parse(Small, ["--config", str(file), "--count", "6"], "x", "")
+    assert (found.count, found.mode, found.names) == (6, "fancy", ("q",))
+
+
+def test_all_faults_in_one_message():
+    with pytest.raises(InputError) as caught:
+        build(Small, {"count": 99, "rate": "fast", "mode": "fancyy", "colour": 1}, "test")
+    message = str(caught.value)
+    for part in ("over the most allowed, 9", "'fast' is not a number", "fancy", "colour"):
+        assert part in message
+
+
+def test_an_unknown_flag_names_the_nearest():
+    with pytest.raises(InputError, match=r"--cont; did you mean --count"):
+        parse(Small, ["--cont", "3"], "x", "")
+
+
+@pytest.mark.parametrize("text", ["nonsense = = 1", "count = 'x'", "count = 1.5"])
+def test_a_bad_toml_file_is_one_clear_line(tmp_path, text):
+    file = tmp_path / "o.toml"
+    file.write_text(text)
+    with pytest.raises(InputError) as caught:
+        parse(Small, ["--config", str(file)], "x", "")
+    assert "o.toml" in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_shared_options_mean_the_same():
+    for name in ("seed", "device", "out"):
+        fields = [
+            next(f for f in dataclasses.fields(c) if f.name == name)
+            for c in (TrainConfig, DistillConfig)
+        ]
+        assert len({field.metadata["help"] for field in fields}) == 1
+
+
+@pytest.mark.parametrize("name", recipes.names())
+def test_every_recipe_loads(name):
+    assert recipes.load(name).batch_sizes()
+
+
+def test_the_reports_recipe_is_the_reports():
+    recipe = recipes.load("audiobots")
+    sizes = [recipe.batch_size_at(e) for e in (0, 3, 4, 8, 14, 20, 28, 36, 48, 149)]
+    assert sizes == [8, 8, 16, 24, 32, 48, 64, 96, 128, 128]
+    assert (recipe.learning_rate, recipe.epochs, recipe.patience) == (6.5e-4, 150, 30)
+    assert recipes.load("audiobots", "audiobot50").learning_rate == 2.1e-3
+
+
+def test_overrides_win_and_none_keeps():
+    recipe = recipes.load("distill", epochs=3, batch_size=16, patience=None)
+    assert (recipe.epochs, recipe.batch_size_at(0)) == (3, 16)
+    assert recipe.patience == recipes.load("distill").patience
+
+
+def test_a_recipe_lists_all_its_faults(tmp_path):
+    file = tmp_path / "mine.toml"
+    file.write_text("epochs = 0\nlearning_rat = 1.0\noptimiser = 'sgdd'\n")
+    with pytest.raises(InputError) as caught:
+        recipes.load(str(file))
+    for part in ("epochs", "learning_rate", "optimiser"):
+        assert part in str(caught.value)
+
+
+def test_an_unknown_recipe_names_the_nearest():
+    with pytest.raises(InputError, match="audiobots"):
+        recipes.load("audiobot")
+
+
+@pytest.mark.parametrize("sizes", [["x"], ["4:8"], ["0:0"], []])
+def test_bad_batch_sizes(tmp_path, sizes):
+    file = tmp_path / "r.toml"
+    file.write_text(f"batch_size = {sizes!r}\n")
+    with pytest.raises(InputError, match="batch_size"):
+        recipes.load(str(file))
+
+
+@pytest.mark.parametrize("command", sorted(COMMANDS))
+def test_help_is_quick_and_imports_nothing_heavy(command):
+    script = (
+        "import sys, runpy\n"
+        f"sys.argv = ['x', '--help']\n"
+        "try:\n"
+        f"    runpy.run_module('compress.{command}', run_name='__main__')\n"
+        "except SystemExit as end:\n"
+        "    assert not end.code, end.code\n"
+        "heavy = [m for m in ('torch', 'timm', 'onnx', 'onnxruntime', 'matplotlib', 'scipy')\n"
+        "         if m in sys.modules]\n"
+        "assert not heavy, heavy\n"
+    )
+    started = time.monotonic()
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "--help" in done.stdout or "usage" in done.stdout
+    assert time.monotonic() - started < 10
