@@ -108,7 +108,7 @@ def _convert(spec: dataclasses.Field[Any], kind: type, value: Any) -> Any:
 
 
 def build(config_class: type[Config], values: dict[str, Any], source: str) -> Config:
-    """Check ``values`` (name -> raw value) against the dataclass; raises InputError with all faults."""
+    """Check raw ``values`` against the dataclass; raises InputError with all faults."""
     hints = typing.get_type_hints(config_class)
     specs = {spec.name: spec for spec in dataclasses.fields(config_class)}  # type: ignore[arg-type]
     faults: list[str] = []
@@ -211,7 +211,7 @@ def read_toml(path: Path) -> dict[str, Any]:
 
 
 def parse(config_class: type[Config], argv: Sequence[str], prog: str, description: str) -> Config:
-    """Options from the command line and an optional TOML file; raises InputError with all faults."""
+    """Options from the command line and an optional TOML file; raises InputError."""
     parser = parser_for(config_class, prog, description)
     known, extras = parser.parse_known_args(list(argv))
     given = vars(known)
@@ -362,3 +362,38 @@ class ReportConfig:
     out: Path | None = option(None, "folder to write the report into (default: report in --runs)")
     budgets: Path | None = option(None, "limits (default: budgets.toml here, else 500,000 params)")
     details: int = option(12, "runs with confusion matrix, recalls and curves", least=0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataConfig(DataOptions):
+    """What a data set holds."""
+
+    data: str = option(
+        "scenes",
+        "data set: scenes[:N], a folder with training.npy, a folder of class folders of audio, or "
+        "a folder in ESC-50 or FSD50K layout",
+        positional=True,
+    )
+    json: bool = option(False, "print one JSON object instead of text")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PredictConfig:
+    """Which files are classified by which model."""
+
+    files: tuple[Path, ...] = option(
+        (), "sound file (wav, flac, ogg, mp3; any sample rate, mono or stereo)", positional=True
+    )
+    model: Path | None = option(None, "run folder with model.onnx, or an .onnx file in one")
+    hop: float = option(
+        0.62, "time from one decision to the next", unit="s", least=0.01, most=60.0
+    )
+    smoothing: float = option(
+        2.0, "time constant of the smoothed decision; 0: none", unit="s", least=0.0, most=600.0
+    )
+    frontend: str = option(
+        "run",
+        "log-mel settings: those the run recorded, or the defaults where it recorded none",
+        choices=("run", "default"),
+    )
+    json: bool = option(False, "print one JSON object instead of text")

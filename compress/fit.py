@@ -11,7 +11,7 @@ import copy
 import csv
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -79,25 +79,16 @@ def train_network(
             epoch = progress.epoch
             started = time.monotonic()
             torch.manual_seed(seed * 1_000_003 + epoch * 1_009 + rank)
-            wrapped.train()
-            sums: dict[str, torch.Tensor] = {}
-            count = 0
             steps = material.steps(sizes[epoch], ranks)
             batches = material.batches(
                 epoch, seed, sizes[epoch], recipe.view_of(epoch), rank, ranks
             )
-            for step, batch in enumerate(batches):
-                if recipe.schedule == "cosine":
-                    _set_rate(optimiser, cosine_rate(recipe, epoch + step / steps))
-                optimiser.zero_grad(set_to_none=True)
-                terms = task(wrapped(batch.x), batch)
-                fabric.backward(terms["loss"])
-                optimiser.step()
-                for name, value in terms.items():
-                    sums[name] = sums.get(name, 0.0) + value.detach() * len(batch.x)
-                count += len(batch.x)
-                bar.update()
-            means = {name: float(fabric.all_reduce(v / count)) for name, v in sums.items()}
+            rates = (
+                [cosine_rate(recipe, epoch + step / steps) for step in range(steps)]
+                if recipe.schedule == "cosine"
+                else None
+            )
+            means = train_epoch(wrapped, optimiser, task, batches, rates, fabric, bar.update)
             if not math.isfinite(means["loss"]):
                 raise InputError(
                     f"{label}: the training loss is {means['loss']} in epoch {epoch + 1}; "
@@ -105,9 +96,8 @@ def train_network(
                 )
             rate = optimiser.param_groups[0]["lr"]
             measured = evaluate_network(model, *validation)
-            plateau_loss = measured["loss"]
             if recipe.schedule == "plateau":
-                plateau.step(plateau_loss)
+                plateau.step(measured["loss"])
             progress.seconds += time.monotonic() - started
             progress.history.append(
                 {
@@ -135,6 +125,36 @@ def train_network(
     if fabric.is_global_zero:
         _save(checkpoint, progress, best, model, optimiser, plateau)
     return progress
+
+
+def train_epoch(
+    model: nn.Module,
+    optimiser: Any,
+    task: Task,
+    batches: Iterable[Batch],
+    rates: Sequence[float] | None,
+    fabric: Any,
+    after_step: Callable[[], Any] = lambda: None,
+) -> dict[str, float]:
+    """One pass over ``batches``; returns the mean of each term over all windows and processes.
+
+    rates: the learning rate of each step, or None to keep the optimiser's.
+    """
+    model.train()
+    sums: dict[str, torch.Tensor] = {}
+    count = 0
+    for step, batch in enumerate(batches):
+        if rates is not None:
+            _set_rate(optimiser, rates[step])
+        optimiser.zero_grad(set_to_none=True)
+        terms = task(model(batch.x), batch)
+        fabric.backward(terms["loss"])
+        optimiser.step()
+        for name, value in terms.items():
+            sums[name] = sums.get(name, 0.0) + value.detach() * len(batch.x)
+        count += len(batch.x)
+        after_step()
+    return {name: float(fabric.all_reduce(value / count)) for name, value in sums.items()}
 
 
 def make_optimiser(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:

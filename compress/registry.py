@@ -49,12 +49,12 @@ STUDENTS: dict[str, Row] = {
         "own design after MobileNet, arXiv 1704.04861",
     ),
     "audiobot500-dsc": Row(
-        "students.separable:audiobot500_dsc",
+        "students.audiobot:audiobot500_dsc",
         "audiobot500 with every convolution but the first made depthwise-separable",
         "suggested by the AudioBots report",
     ),
     "audiobot50-dsc": Row(
-        "students.separable:audiobot50_dsc",
+        "students.audiobot:audiobot50_dsc",
         "audiobot50 with every convolution but the first made depthwise-separable",
         "suggested by the AudioBots report",
     ),
@@ -103,7 +103,6 @@ def build_student(name: str, **arguments: Any) -> Any:
 
 def build_teacher(name: str, **arguments: Any) -> Any:
     """A timm classifier by name, adapted to (B, 1, mels, frames)."""
-    arguments.pop("name", None)
     return _build(_TEACHER_BUILDER.load(), f"teacher {name!r}", {"name": name, **arguments})
 
 

@@ -1,0 +1,230 @@
+"""Training speed: this workbench against a bare loop, and against loading as in the original.
+
+    python benchmarks/training.py [--student audiobot500] [--batch 8 32 128] [--seconds 6]
+
+Three ways to train one student, taken in turn in one process on the same windows:
+
+    ours       compress.fit on int16 codes from a memory-mapped file, with the report's augmentation
+    bare       a PyTorch loop over float tensors in memory, standardised before, not augmented
+    original   a Dataset item by item, a DataLoader with one worker, augmentation batch by batch in
+               numpy, as the AudioBots project did
+
+Prints windows per second (median of the rounds), their ratios, and the share of the machine's
+matrix-product peak (measured in the same run) that our training reaches.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+from compress import fit, measure, recipe, registry
+from compress.data.sets import SpectrogramSet, encode_db
+from compress.material import Batch, Material, measure_normalisation
+from compress.tasks import LabelTask
+
+CLASSES = 5
+
+
+def made_up_set(folder: Path, count: int) -> SpectrogramSet:
+    """Random spectrograms in a memory-mapped file: speed does not depend on what they show."""
+    generator = np.random.default_rng(0)
+    path = folder / "spectrograms.npy"
+    np.save(path, encode_db(generator.uniform(-80, 0, (count, 32, 96)).astype(np.float32)))
+    numbers = np.arange(count)
+    return SpectrogramSet(
+        name="made up",
+        codes=np.load(path, mmap_mode="r"),
+        labels=numbers % CLASSES,
+        class_names=tuple("abcde"),
+        recording_ids=numbers,
+        clip_ids=numbers,
+        folds=None,
+        frontend=None,
+        synthetic=True,
+        content_hash="",
+    )
+
+
+def ours(data: SpectrogramSet, student: str) -> Callable[[int, int, float], float]:
+    from lightning_fabric import Fabric
+
+    rules = recipe.load("audiobots")
+    windows = np.arange(len(data))
+    normalisation = measure_normalisation(data, windows)
+    material = Material([(data, windows)], CLASSES, normalisation, rules.augmentation, seed=0)
+    fabric = Fabric(accelerator="cpu", devices=1)
+    model = registry.build_student(student).to(memory_format=torch.channels_last)
+    model, optimiser = fabric.setup(model, fit.make_optimiser(model, rules))
+    task = LabelTask(rules)
+
+    def run(batch: int, round_: int, seconds: float) -> float:
+        until = time.perf_counter() + seconds
+        seen = 0
+
+        def some() -> Iterator[Batch]:
+            nonlocal seen
+            for piece in material.batches(round_, 0, batch, view=round_):
+                yield piece
+                seen += len(piece.x)
+                if time.perf_counter() > until:
+                    return
+
+        start = time.perf_counter()
+        fit.train_epoch(model, optimiser, task, some(), None, fabric)
+        return seen / (time.perf_counter() - start)
+
+    return run
+
+
+def step(model: nn.Module, optimiser: torch.optim.Optimizer, x: torch.Tensor, y: torch.Tensor):
+    optimiser.zero_grad()
+    loss = nn.functional.cross_entropy(model(x), y)
+    loss.backward()
+    optimiser.step()
+
+
+def bare(data: SpectrogramSet, student: str) -> Callable[[int, int, float], float]:
+    x = torch.from_numpy(data.decibels(np.arange(len(data))))[:, None]
+    x = (x - x.mean((0, 1, 3), keepdim=True)) / x.std((0, 1, 3), keepdim=True)
+    y = torch.from_numpy(data.labels)
+    model = registry.build_student(student).train()
+    optimiser = torch.optim.Adam(model.parameters(), lr=6.5e-4)
+
+    def run(batch: int, round_: int, seconds: float) -> float:
+        order = torch.randperm(len(x))
+        start = time.perf_counter()
+        seen = 0
+        for at in range(0, len(order), batch):
+            rows = order[at : at + batch]
+            step(model, optimiser, x[rows], y[rows])
+            seen += len(rows)
+            if time.perf_counter() - start > seconds:
+                break
+        return seen / (time.perf_counter() - start)
+
+    return run
+
+
+class ItemByItem(torch.utils.data.Dataset):
+    def __init__(self, data: SpectrogramSet) -> None:
+        values = data.decibels(np.arange(len(data)))
+        self.values = (values - values.mean((0, 2))[None, :, None]) / values.std((0, 2))[:, None]
+        self.labels = data.labels
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
+        return torch.from_numpy(self.values[index])[None], int(self.labels[index])
+
+
+def augment_batch(x: torch.Tensor, random: np.random.Generator) -> torch.Tensor:
+    """The report's four changes, each drawn once for a whole batch."""
+    values = x.numpy()[:, 0]
+    frames = values.shape[2]
+    if random.random() < 0.2:
+        values = np.roll(values, random.integers(-frames // 10, frames // 10 + 1), axis=2)
+    if random.random() < 0.2:
+        values = np.roll(values, random.integers(-3, 4), axis=1)
+    if random.random() < 0.2:
+        rate = random.uniform(0.8, 1.2)
+        at = np.clip(np.arange(frames) * rate, 0, frames - 1)
+        flat = values.reshape(-1, frames)
+        stretched = np.stack([np.interp(at, np.arange(frames), row) for row in flat])
+        values = stretched.reshape(values.shape)
+    if random.random() < 0.2:
+        values = values + random.normal(size=values.shape) * random.uniform(0.01, 0.1)
+    return torch.from_numpy(np.ascontiguousarray(values, dtype=np.float32))[:, None]
+
+
+def original(data: SpectrogramSet, student: str) -> Callable[[int, int, float], float]:
+    items = ItemByItem(data)
+    model = registry.build_student(student).train()
+    optimiser = torch.optim.Adam(model.parameters(), lr=6.5e-4)
+    random = np.random.default_rng(0)
+
+    def run(batch: int, round_: int, seconds: float) -> float:
+        loader = torch.utils.data.DataLoader(items, batch, shuffle=True, num_workers=1)
+        batches = iter(loader)
+        first = next(batches)
+        start = time.perf_counter()
+        seen = 0
+        while time.perf_counter() - start < seconds:
+            x, y = first
+            step(model, optimiser, augment_batch(x, random), y)
+            seen += len(y)
+            try:
+                first = next(batches)
+            except StopIteration:
+                batches = iter(loader)
+                first = next(batches)
+        return seen / (time.perf_counter() - start)
+
+    return run
+
+
+def peak_flops(seconds: float = 2.0) -> float:
+    """Operations per second of a large float32 matrix product, the best of several."""
+    a, b = torch.randn(2, 1536, 1536).unbind(0)
+    best = 0.0
+    until = time.perf_counter() + seconds
+    while time.perf_counter() < until:
+        start = time.perf_counter()
+        a @ b
+        best = max(best, 2 * 1536**3 / (time.perf_counter() - start))
+    return best
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--student", default="audiobot500")
+    parser.add_argument("--batch", type=int, nargs="+", default=[8, 32, 128])
+    parser.add_argument("--seconds", type=float, default=4.0, help="per way, batch and round")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--threads", type=int, default=0)
+    options = parser.parse_args()
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    with tempfile.TemporaryDirectory() as folder:
+        data = made_up_set(Path(folder), 12_000)
+        ways = {way.__name__: way(data, options.student) for way in (ours, bare, original)}
+        macs = measure.count_macs(registry.build_student(options.student), 32, 96)
+        print(f"{options.student}, {torch.get_num_threads()} threads, torch {torch.__version__}")
+        print("batch     ours     bare  original   ours/bare  ours/original  share of peak")
+        for batch in options.batch:
+            speeds: dict[str, list[float]] = {name: [] for name in ways}
+            for name, way in ways.items():
+                way(batch, 0, 0.5)
+            peaks = []
+            for round_ in range(options.rounds):
+                for name, way in ways.items():
+                    speeds[name].append(way(batch, round_, options.seconds))
+                peaks.append(peak_flops(0.5))
+            middle = {name: statistics.median(found) for name, found in speeds.items()}
+            ratios = {
+                name: statistics.median(
+                    a / b for a, b in zip(speeds["ours"], speeds[name], strict=True)
+                )
+                for name in ("bare", "original")
+            }
+            share = middle["ours"] * macs * 2 * 3 / statistics.median(peaks)
+            print(
+                f"{batch:5d} {middle['ours']:8.0f} {middle['bare']:8.0f} "
+                f"{middle['original']:9.0f} {ratios['bare']:11.2f} {ratios['original']:14.2f} "
+                f"{share:14.2f}"
+            )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,30 @@
+"""List the commands, one line each: python -m compress"""
+
+from __future__ import annotations
+
+from compress import registry
+
+COMMANDS = {
+    "data": "show what a data set holds",
+    "teach": "train a timm teacher",
+    "train": "train a student on labels alone, by a recipe",
+    "distill": "train a student under a teacher, export it, measure the file",
+    "predict": "classes over time of a sound file, by a finished run",
+    "report": "tabulate and draw every run, as text, CSV, JSON and one HTML page",
+    "gate": "fail files and students that are over their budget",
+}
+
+
+def main() -> int:
+    print("commands: python -m compress.COMMAND --help")
+    for name, sentence in COMMANDS.items():
+        print(f"  {name:<9} {sentence}")
+    print("\nstudents: --student NAME, or timm/NAME for any classifier of timm")
+    for name, row in registry.STUDENTS.items():
+        print(f"  {name:<16} {row.sentence}")
+    print("\nNext: python -m compress.distill --student dsc500")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

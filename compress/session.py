@@ -1,0 +1,358 @@
+"""One training from data to a finished run folder: what teach, train and distill share.
+
+open_session      data -> split -> normalisation -> processes
+train_run         network + task + recipe -> run folder: weights, ONNX, metrics, curves
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+from torch import nn
+
+from compress import checkpoint, cli, evaluate, export, fit, measure, metrics, runs
+from compress.artefacts import onnx_file
+from compress.config import DataOptions, RunOptions
+from compress.data import open_data
+from compress.data.sets import SpectrogramSet
+from compress.data.splits import Split, make_split
+from compress.errors import InputError
+from compress.frontend import FrontEnd
+from compress.material import Material, Normalisation, measure_normalisation, plain_batches
+from compress.recipe import Recipe
+from compress.runs import Run, RunWriter
+
+DECISIONS = "test_decisions.npz"
+Value = TypeVar("Value")
+
+
+@dataclass
+class Session:
+    """Data, split and processes of one command."""
+
+    data: SpectrogramSet
+    split: Split
+    normalisation: Normalisation
+    fabric: Any
+    seed: int
+    runs: Path
+    started: float = field(default_factory=time.monotonic)
+
+    @property
+    def leads(self) -> bool:
+        """Whether this process is the one that writes and speaks."""
+        return bool(self.fabric.is_global_zero)
+
+    def say(self, message: str = "") -> None:
+        if self.leads:
+            cli.say(message)
+
+    def lead(self, action: Callable[[], Value]) -> Value:
+        """Do something in the leading process alone; all get its value, or its refusal."""
+        if self.fabric.world_size == 1:
+            return action()
+        answer: tuple[str, Any] = ("", None)
+        if self.leads:
+            try:
+                answer = ("done", action())
+            except InputError as error:
+                answer = ("refused", str(error))
+        kind, value = self.fabric.broadcast(answer)
+        if kind == "refused":
+            raise InputError(value)
+        return value
+
+    def data_name(self) -> str:
+        fold = f"-fold{self.split.fold}" if self.split.fold is not None else ""
+        return runs.slug(Path(self.data.name).name.removesuffix(" (synthetic)")) + fold
+
+
+def read_data(options: DataOptions) -> tuple[SpectrogramSet, Split]:
+    """The data set and its split; raises InputError for everything that is wrong with either."""
+    data = open_data(
+        options.data,
+        frontend=FrontEnd(reference=options.reference),
+        seed=options.data_seed,
+        classes=options.classes,
+        strict=options.strict,
+        cache=options.cache,
+        workers=options.workers,
+    )
+    return data, make_split(data, options.data_seed, options.fold)
+
+
+def open_session(data_options: DataOptions, run_options: RunOptions) -> Session:
+    """Read the data, then start the processes that train together."""
+    data, split = read_data(data_options)
+    fabric = start_processes(run_options)
+    normalisation = measure_normalisation(data, split.train)
+    session = Session(data, split, normalisation, fabric, run_options.seed, run_options.runs)
+    synthetic = " (synthetic)" if data.synthetic and "synthetic" not in data.name else ""
+    session.say(
+        f"data      {data.name}{synthetic}: {len(data):,} windows, {len(data.class_names)} classes; "
+        f"{len(split.train):,} train, {len(split.validation):,} validation, "
+        f"{len(split.test):,} test; {split.description}"
+    )
+    for note in data.notes:
+        session.say(f"note      {note}")
+    return session
+
+
+def start_processes(options: RunOptions) -> Any:
+    """Fabric on the chosen device; raises InputError where the device is not there."""
+    from lightning_fabric import Fabric
+
+    if options.device == "cuda" and not torch.cuda.is_available():
+        raise InputError("--device cuda: no CUDA device was found; use --device cpu")
+    if options.device == "mps" and not torch.backends.mps.is_available():
+        raise InputError("--device mps: no Apple GPU was found; use --device cpu")
+    many = options.devices * options.nodes > 1
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    on_cpu = options.device == "cpu" or not torch.cuda.is_available()
+    sharing = options.devices if on_cpu else 1
+    torch.set_num_threads(options.threads or max(1, (cores or 1) // sharing))
+    torch.backends.cudnn.deterministic = True
+    fabric = Fabric(
+        accelerator=options.device,
+        devices=options.devices,
+        num_nodes=options.nodes,
+        strategy="ddp" if many else "auto",
+    )
+    fabric.launch()
+    return fabric
+
+
+@dataclass(frozen=True)
+class Training:
+    """What ``train_run`` trains.
+
+    stage: teach, train or distill. settings: everything beyond recipe, data and seed that decides
+    the result, JSON-able. make_task: called with the device once the network exists.
+    """
+
+    stage: str
+    family: str
+    name: str
+    model: nn.Module
+    recipe: Recipe
+    make_task: Callable[[Material], fit.Task]
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    teachers: Sequence[Run] = ()
+    parent: Run | None = None
+    transfer: Sequence[SpectrogramSet] = ()
+    out: Path | None = None
+    force: bool = False
+    kind: str = "trained"
+
+
+def train_run(session: Session, training: Training) -> Run:
+    """Train, export, measure; returns the finished run. A finished run is returned as it is."""
+    settings = _settings(session, training)
+    key = runs.digest(settings)
+    folder = training.out or session.runs / "-".join(
+        [
+            runs.slug(training.name),
+            training.kind,
+            session.data_name(),
+            f"s{session.seed}",
+            key[:6],
+        ]
+    )
+    manifest = {
+        "name": training.name,
+        "stage": training.stage,
+        "model": training.name,
+        "key": key,
+        "settings": settings,
+        "seed": session.seed,
+        "fold": session.split.fold,
+        "device": _device_name(session.fabric.device),
+        "processes": session.fabric.world_size,
+        "data": session.data.describe(),
+        "parent": _reference(training.parent) if training.parent else None,
+        "teachers": [_reference(teacher) for teacher in training.teachers],
+    }
+    writer = RunWriter(folder, manifest, writes=session.leads)
+    with _held(session, writer):
+        if session.lead(lambda: writer.begin(training.force)):
+            session.say(f"{training.kind:<9} {training.name}: finished before, {folder}")
+            return runs.open_run(folder)
+        session.lead(lambda: _save_split(session, folder))
+        material = build_material(session, training.recipe, training.transfer)
+        started = time.monotonic()
+        progress = fit.train_network(
+            training.model,
+            training.make_task(material),
+            material,
+            (session.data, session.split.validation, session.normalisation),
+            training.recipe,
+            session.seed,
+            folder / runs.CHECKPOINT,
+            session.fabric,
+            f"{training.kind} {training.name}",
+        )
+        del material
+        session.lead(lambda: _finish(session, training, writer, progress, started))
+    run = runs.open_run(folder)
+    if session.leads:
+        found = run.metrics()["splits"]["validation"]["accuracy"]
+        session.say(
+            f"{training.kind:<9} {training.name}: {len(progress.history)} epochs in "
+            f"{cli.duration(progress.seconds)}, validation {100 * found:.1f} %"
+        )
+    return run
+
+
+def build_material(
+    session: Session, recipe: Recipe, transfer: Sequence[SpectrogramSet] = ()
+) -> Material:
+    """The training windows of the session, and any unlabelled sets behind them."""
+    parts = [(session.data, session.split.train)]
+    for extra in transfer:
+        if (extra.mels, extra.frames) != (session.data.mels, session.data.frames):
+            raise InputError(
+                f"{extra.name}: windows of {extra.mels} x {extra.frames}, the data set has "
+                f"{session.data.mels} x {session.data.frames}"
+            )
+        parts.append((extra, np.arange(len(extra))))
+    return Material(
+        parts,
+        len(session.data.class_names),
+        session.normalisation,
+        recipe.augmentation,
+        session.seed,
+        session.fabric.device,
+    )
+
+
+def _settings(session: Session, training: Training) -> dict[str, Any]:
+    return {
+        "stage": training.stage,
+        "model": training.name,
+        "arguments": dict(training.model.arguments),
+        "data": session.data.content_hash,
+        "split": session.split.digest(),
+        "seed": session.seed,
+        "processes": session.fabric.world_size,
+        "recipe": dataclasses.asdict(training.recipe),
+        "teachers": [teacher.model_hash() for teacher in training.teachers],
+        "parent": training.parent.model_hash() if training.parent else None,
+        "transfer": [extra.content_hash for extra in training.transfer],
+        **training.settings,
+    }
+
+
+def _held(session: Session, writer: RunWriter) -> Any:
+    import contextlib
+
+    @contextlib.contextmanager
+    def held():
+        with contextlib.ExitStack() as stack:
+            session.lead(lambda: stack.enter_context(writer.locked()) and None)
+            yield
+
+    return held()
+
+
+def _reference(run: Run) -> dict[str, str]:
+    return {"folder": str(run.folder), "name": run.name, "weights_sha256": run.model_hash()}
+
+
+def _save_split(session: Session, folder: Path) -> None:
+    runs.write_json(folder / runs.SPLIT, session.split.to_json())
+
+
+def _device_name(device: torch.device) -> str:
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"{device.type}, {torch.get_num_threads()} threads"
+
+
+def _finish(
+    session: Session,
+    training: Training,
+    writer: RunWriter,
+    progress: fit.Progress,
+    started: float,
+) -> None:
+    folder = writer.folder
+    model = training.model.cpu().eval()
+    checkpoint.save(folder, training.family, training.name, model, session.normalisation)
+    fit.write_curves(folder / runs.CURVES, progress.history)
+    # draw_curves(folder)
+    export.to_onnx(
+        model,
+        session.normalisation,
+        session.data.mels,
+        session.data.frames,
+        folder / runs.ONNX,
+    )
+    measured, decisions = measure_file(
+        folder / runs.ONNX, session.data, session.split, model, session.normalisation
+    )
+    evaluate.save_decisions(folder / DECISIONS, decisions)
+    measured |= {
+        "epochs": len(progress.history),
+        "best_epoch": progress.best_epoch + 1,
+        "seconds": round(progress.seconds, 3),
+    }
+    runs.write_json(folder / runs.METRICS, measured)
+    writer.finish(
+        [runs.MODEL, runs.WEIGHTS, runs.ONNX, runs.SPLIT, runs.CURVES, runs.METRICS, DECISIONS],
+        seconds=round(time.monotonic() - started, 3),
+    )
+
+
+def measure_file(
+    path: Path,
+    data: SpectrogramSet,
+    split: Split,
+    model: nn.Module,
+    normalisation: Normalisation,
+) -> tuple[dict[str, Any], metrics.Decisions]:
+    """Everything in metrics.json, measured on the file; and its decisions on the test split."""
+    summary = onnx_file.read(path)
+    predict = evaluate.onnx_predictor(path)
+    sides = {}
+    logits = np.empty((0, 0))
+    decisions = None
+    for name in ("validation", "test"):
+        windows = getattr(split, name)
+        logits = evaluate.logits_of(predict, data, windows)
+        decisions = evaluate.decisions_of(logits, data, windows)
+        sides[name] = metrics.summarise(decisions, data.class_names)
+    assert decisions is not None
+    with torch.inference_mode():
+        batches = plain_batches(data, split.test, normalisation)
+        in_torch = np.concatenate([model(x).numpy() for x, _ in batches])
+    latency = evaluate.latency_ms(path, data.mels, data.frames)
+    figures = {
+        "artifact": path.name,
+        "sha256": summary.sha256,
+        "params": measure.count_params(model),
+        "file_params": summary.file_params,
+        "macs": summary.macs,
+        "file_bytes": summary.file_bytes,
+        "peak_activation_bytes": summary.peak_activation_bytes,
+        "latency_ms": latency["median"],
+        "latency": latency,
+        "splits": sides,
+        "agreement": evaluate.agreement(logits, in_torch),
+    }
+    return figures, decisions
+
+
+def draw_curves(folder: Path) -> None:
+    """curves.png from curves.csv."""
+    from reports.figures import save_training_curves
+
+    with runs.atomic_path(folder / "curves.png") as path:
+        save_training_curves(folder / runs.CURVES, path)

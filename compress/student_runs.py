@@ -1,0 +1,174 @@
+"""Students trained on labels, or on labels and teachers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from compress import checkpoint, registry, runs
+from compress.data.sets import SpectrogramSet
+from compress.errors import InputError
+from compress.recipe import Recipe
+from compress.runs import Run
+from compress.session import Session, Training, train_run
+from compress.tasks import DistillTask, LabelTask
+from compress.teaching import check_teacher, view_logits
+
+
+@dataclass(frozen=True)
+class Distillation:
+    """How a student listens to its teachers: the weights are named after what they multiply."""
+
+    teachers: Sequence[Run]
+    method: str = "kd"
+    temperature: float = 2.0
+    label_loss_weight: float = 0.1
+    distill_loss_weight: float = 0.9
+    transfer: Sequence[SpectrogramSet] = field(default_factory=tuple)
+    cache: Path | None = None
+
+
+def new_student(
+    session: Session,
+    name: str,
+    weights: Path | None = None,
+    activation: str | None = None,
+    dropout: float | None = None,
+) -> tuple[nn.Module, Run | None]:
+    """A student for the session's classes and window size, and the run that it continues, if any.
+
+    weights: a run folder, or a Lightning checkpoint of the original project.
+    """
+    torch.manual_seed(session.seed)
+    classes = len(session.data.class_names)
+    asked: dict[str, Any] = {"activation": activation, "dropout": dropout}
+    asked = {key: value for key, value in asked.items() if value is not None}
+    if weights is not None and weights.is_dir():
+        parent = runs.open_run(weights)
+        model, _ = checkpoint.load(parent)
+        if parent.name != name or model.arguments.get("classes") != classes:
+            raise InputError(
+                f"{weights}: holds {parent.name} for {model.arguments.get('classes')} classes; "
+                f"asked for is {name} for {classes}"
+            )
+        return model, parent
+    if weights is not None:
+        return original_student(name, weights, classes), None
+    model = registry.build_student(
+        name, classes=classes, mels=session.data.mels, frames=session.data.frames, **asked
+    )
+    return model, None
+
+
+def original_student(name: str, file: Path, classes: int) -> nn.Module:
+    """A student with the weights of a Lightning checkpoint of the original AudioBots project."""
+    from compress.artefacts import lightning_file
+    from students.audiobot_original import convert_original
+
+    found = lightning_file.open_checkpoint(file)
+    state = {key: torch.from_numpy(found.array(key).copy()) for key in found.state_dict}
+    try:
+        original = convert_original(state, found.hyper_parameters)
+    except ValueError as error:
+        raise InputError(f"{file}: {error}") from None
+    if original.student != name:
+        raise InputError(f"{file}: holds {original.student}, asked for is {name}")
+    model = original.build()
+    if model.arguments.get("classes") != classes:
+        raise InputError(
+            f"{file}: decides {model.arguments.get('classes')} classes, the data has {classes}"
+        )
+    return model
+
+
+def twin_run(
+    session: Session,
+    name: str,
+    recipe: Recipe,
+    *,
+    kind: str = "twin",
+    weights: Path | None = None,
+    activation: str | None = None,
+    dropout: float | None = None,
+    out: Path | None = None,
+    force: bool = False,
+) -> Run:
+    """A student trained on labels alone."""
+    model, parent = new_student(session, name, weights, activation, dropout)
+    training = Training(
+        stage="train",
+        family="student",
+        name=name,
+        model=model,
+        recipe=recipe,
+        make_task=lambda material: LabelTask(recipe),
+        settings={"weights": str(weights) if weights else None},
+        parent=parent,
+        out=out,
+        force=force,
+        kind=kind,
+    )
+    return train_run(session, training)
+
+
+def distilled_run(
+    session: Session,
+    name: str,
+    recipe: Recipe,
+    distillation: Distillation,
+    *,
+    weights: Path | None = None,
+    out: Path | None = None,
+    force: bool = False,
+) -> Run:
+    """A student trained on labels and on its teachers' logits."""
+    for teacher in distillation.teachers:
+        check_teacher(session, teacher)
+    loss_row = registry.lookup(registry.DISTILL_LOSSES, "distillation loss", distillation.method)
+    distill_loss = loss_row.load()(distillation.temperature)
+    model, parent = new_student(session, name, weights)
+
+    def make_task(material: Any) -> DistillTask:
+        logits = view_logits(
+            session,
+            distillation.teachers,
+            material,
+            recipe,
+            [extra.content_hash for extra in distillation.transfer],
+            distillation.cache,
+        )
+        return DistillTask(
+            recipe,
+            distill_loss,
+            distillation.label_loss_weight,
+            distillation.distill_loss_weight,
+            logits,
+        )
+
+    training = Training(
+        stage="distill",
+        family="student",
+        name=name,
+        model=model,
+        recipe=recipe,
+        make_task=make_task,
+        settings={
+            "method": distillation.method,
+            "temperature": distillation.temperature,
+            "label_loss_weight": distillation.label_loss_weight,
+            "distill_loss_weight": distillation.distill_loss_weight,
+            "weights": str(weights) if weights else None,
+        },
+        teachers=distillation.teachers,
+        parent=parent,
+        transfer=distillation.transfer,
+        out=out,
+        force=force,
+        kind="distilled",
+    )
+    return train_run(session, training)

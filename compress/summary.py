@@ -1,0 +1,47 @@
+"""The short table that a training command ends with, from what the runs' files measured."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from compress.metrics import PairedDifference
+from compress.runs import Run
+
+_HEAD = ("", "network", "parameters", "MACs", "test accuracy (95 % interval)", "run")
+
+
+def table(rows: Sequence[tuple[str, Run]]) -> str:
+    """One line per run: what it is, its size, its measured accuracy on the test split."""
+    lines = [_HEAD]
+    for role, run in rows:
+        figures = run.metrics()
+        test = figures["splits"]["test"]
+        lines.append(
+            (
+                role,
+                run.name,
+                f"{figures['params']:,}",
+                f"{figures['macs'] / 1e6:.1f} M",
+                f"{100 * test['accuracy']:.1f} %  ({100 * test['accuracy_low']:.1f} to "
+                f"{100 * test['accuracy_high']:.1f})",
+                str(run.folder),
+            )
+        )
+    widths = [max(len(line[i]) for line in lines) for i in range(len(_HEAD))]
+    return "\n".join(
+        "  ".join(
+            cell.rjust(width) if 2 <= i <= 3 else cell.ljust(width)
+            for i, (cell, width) in enumerate(zip(line, widths, strict=True))
+        ).rstrip()
+        for line in lines
+    )
+
+
+def describe_difference(name_a: str, name_b: str, difference: PairedDifference) -> str:
+    """'A - B: +0.8 points (95 % interval ...)', with the discordant clips and McNemar's p."""
+    d = difference
+    return (
+        f"{name_a} minus {name_b}: {100 * d.difference:+.2f} points "
+        f"(95 % interval {100 * d.low:+.2f} to {100 * d.high:+.2f}; "
+        f"{d.only_a} against {d.only_b} clips, McNemar p = {d.p_value:.3f})"
+    )

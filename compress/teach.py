@@ -1,0 +1,43 @@
+"""Train a teacher: any timm classifier, adapted to one channel and small spectrograms.
+
+The run folder that it writes can be given to compress.distill as --teacher.
+"""
+
+from __future__ import annotations
+
+from compress import cli
+from compress.config import TeachConfig
+
+
+def run(config: TeachConfig) -> int:
+    from compress import recipe as recipes
+    from compress import registry
+
+    recipe = recipes.load(
+        config.recipe,
+        config.teacher,
+        epochs=config.epochs,
+        batch_size=config.batch_size,
+        learning_rate=config.learning_rate,
+        patience=config.patience,
+    )
+    registry.check_teacher(config.teacher)
+
+    from compress.session import open_session
+    from compress.summary import table
+    from compress.teaching import teacher_run
+
+    session = open_session(config, config)
+    teacher = teacher_run(
+        session, config.teacher, recipe, config.pretrained, config.out, config.force
+    )
+    session.say(table([("teacher", teacher)]))
+    session.say(
+        f"The teacher lies in {teacher.folder}. "
+        f"Next: python -m compress.distill --student dsc500 --teacher {teacher.folder}"
+    )
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(cli.main(TeachConfig, run, __doc__))

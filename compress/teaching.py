@@ -1,0 +1,146 @@
+"""Teachers: trained once for a data set and its settings, asked once for each augmented view."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from compress import checkpoint, cli, registry, runs
+from compress.data.sets import default_cache
+from compress.errors import InputError
+from compress.material import Material, Normalisation
+from compress.recipe import Recipe
+from compress.runs import Run
+from compress.session import Session, Training, train_run
+from compress.tasks import LabelTask
+
+_BATCH = 128
+
+
+def teacher_run(
+    session: Session,
+    name: str,
+    recipe: Recipe,
+    pretrained: bool = False,
+    out: Path | None = None,
+    force: bool = False,
+) -> Run:
+    """A timm teacher trained on the session's data, or the finished run of just that."""
+    torch.manual_seed(session.seed)
+    model = registry.build_teacher(
+        name,
+        classes=len(session.data.class_names),
+        mels=session.data.mels,
+        frames=session.data.frames,
+        pretrained=pretrained,
+    )
+    training = Training(
+        stage="teach",
+        family="teacher",
+        name=name,
+        model=model,
+        recipe=recipe,
+        make_task=lambda material: LabelTask(recipe),
+        settings={"pretrained": pretrained},
+        out=out,
+        force=force,
+        kind="teacher",
+    )
+    return train_run(session, training)
+
+
+def check_teacher(session: Session, teacher: Run) -> None:
+    """Refuse a teacher of other classes, or one that was trained on this session's test clips."""
+    ours, theirs = session.data, teacher.manifest["data"]
+    if tuple(theirs["class_names"]) != ours.class_names:
+        raise InputError(
+            f"{teacher.folder}: teaches the classes {', '.join(theirs['class_names'])}; "
+            f"the data set has {', '.join(ours.class_names)}"
+        )
+    if (theirs.get("mels"), theirs.get("frames")) != (ours.mels, ours.frames):
+        raise InputError(f"{teacher.folder}: was trained on windows of another size")
+    same_data = theirs.get("content_hash") == ours.content_hash
+    same_split = teacher.manifest.get("settings", {}).get("split") == session.split.digest()
+    if same_data and not same_split:
+        raise InputError(
+            f"{teacher.folder}: was trained on another split of this data, so it may have seen "
+            "test clips; train it with the same --fold and --data-seed"
+        )
+
+
+def view_logits(
+    session: Session,
+    teachers: Sequence[Run],
+    material: Material,
+    recipe: Recipe,
+    transfer: Sequence[str],
+    cache: Path | None,
+) -> torch.Tensor:
+    """Mean logits of the teachers for every view of every window: (views, windows, classes).
+
+    Raw logits are stored per teacher and view, under a key of everything that decides them, so
+    that temperature and loss stay free and the next student asks no teacher again.
+    """
+    views = recipe.views or recipe.epochs
+    total = torch.zeros(views, len(material), material.classes)
+    for teacher in teachers:
+        key = runs.digest(
+            {
+                "teacher": teacher.model_hash(),
+                "data": session.data.content_hash,
+                "split": session.split.digest(),
+                "transfer": list(transfer),
+                "augmentation": vars(recipe.augmentation),
+                "seed": session.seed,
+            }
+        )
+        folder = (cache or default_cache()) / "teacher-logits" / key[:24]
+        session.lead(lambda t=teacher, f=folder: _store(session, t, material, views, f))
+        for view in range(views):
+            total[view] += torch.from_numpy(np.load(_file(folder, view), allow_pickle=False))
+    return total / len(teachers)
+
+
+def _file(folder: Path, view: int) -> Path:
+    return folder / f"view-{view:04d}.npy"
+
+
+def _store(session: Session, teacher: Run, material: Material, views: int, folder: Path) -> None:
+    from filelock import FileLock
+
+    folder.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder.with_suffix(".lock")):
+        todo = [view for view in range(views) if not _file(folder, view).is_file()]
+        if not todo:
+            return
+        predict = _in_our_units(*checkpoint.load(teacher), session)
+        with cli.progress(len(todo) * len(material), f"logits of {teacher.name}", "window") as bar:
+            for view in todo:
+                logits = []
+                for start in range(0, len(material), _BATCH):
+                    end = min(start + _BATCH, len(material))
+                    x, _ = material.view(torch.arange(start, end), view)
+                    logits.append(predict(x).float().cpu().numpy())
+                    bar.update(end - start)
+                with runs.atomic_path(_file(folder, view)) as path, path.open("wb") as file:
+                    np.save(file, np.concatenate(logits))
+
+
+def _in_our_units(model: torch.nn.Module, theirs: Normalisation, session: Session) -> Any:
+    """The teacher as a function of windows standardised by the session's normalisation."""
+    device = session.fabric.device
+    ours = session.normalisation
+    gain = torch.from_numpy(ours.deviation / theirs.deviation)[None, None, :, None].to(device)
+    offset = torch.from_numpy((ours.mean - theirs.mean) / theirs.deviation)
+    offset = offset[None, None, :, None].to(device)
+    model = model.to(device, memory_format=torch.channels_last).eval()
+
+    @torch.inference_mode()
+    def predict(x: torch.Tensor) -> torch.Tensor:
+        return model(x * gain + offset)
+
+    return predict

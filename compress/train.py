@@ -1,0 +1,49 @@
+"""Train a student on labels alone, by a recipe: the report's by default."""
+
+from __future__ import annotations
+
+from compress import cli
+from compress.config import TrainConfig
+
+
+def run(config: TrainConfig) -> int:
+    from compress import recipe as recipes
+    from compress import registry
+
+    recipe = recipes.load(
+        config.recipe,
+        config.student,
+        epochs=config.epochs,
+        batch_size=config.batch_size,
+        learning_rate=config.learning_rate,
+        patience=config.patience,
+    )
+    registry.check_student(config.student)
+    registry.lookup(registry.LABEL_LOSSES, "loss", recipe.label_loss)
+
+    from compress.session import open_session
+    from compress.student_runs import twin_run
+    from compress.summary import table
+
+    session = open_session(config, config)
+    student = twin_run(
+        session,
+        config.student,
+        recipe,
+        kind="trained",
+        weights=config.weights,
+        activation=config.activation,
+        dropout=config.dropout,
+        out=config.out,
+        force=config.force,
+    )
+    session.say(table([("student", student)]))
+    session.say(
+        f"The student lies in {student.folder}; {student.folder}/model.onnx ships. "
+        "Next: python -m compress.report"
+    )
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(cli.main(TrainConfig, run, __doc__))

@@ -1,0 +1,327 @@
+"""Train, teach and distill from the command line, on a set that is learnt in seconds."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from compress import checkpoint, cli, distill, evaluate, export, fit, runs, teach, train
+from compress.config import DistillConfig, TeachConfig, TrainConfig
+from compress.session import DECISIONS
+from compress.student_runs import original_student
+
+TEACHER = "test_resnet"
+SMALL = ["--epochs", "2", "--batch-size", "32", "--workers", "1"]
+
+
+def run_train(*arguments: str | Path) -> int:
+    return cli.main(TrainConfig, train.run, "", [*map(str, arguments), *SMALL])
+
+
+def run_distill(*arguments: str | Path) -> int:
+    given = [*map(str, arguments), *SMALL, "--teacher-epochs", "2"]
+    return cli.main(DistillConfig, distill.run, "", given)
+
+
+@pytest.fixture(scope="module")
+def compared(npy_data, tmp_path_factory):
+    """One distillation with its twin: (folder of runs, what was printed)."""
+    root = tmp_path_factory.mktemp("compared")
+    os.environ["COMPRESS_CACHE"] = str(tmp_path_factory.getbasetemp() / "cache")
+    command = [sys.executable, "-m", "compress.distill", "--student", "audiobot50", "--compare"]
+    command += ["--teacher", TEACHER, "--teacher-epochs", "2", "--data", str(npy_data), *SMALL]
+    done = subprocess.run(
+        [*command, "--runs", str(root)], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == "", "quiet when not a terminal"
+    return root, done.stdout
+
+
+def test_a_run_folder_holds_everything(finished_run):
+    run = runs.open_run(finished_run)
+    assert run.complete and run.manifest["stage"] == "train"
+    for name in (runs.MODEL, runs.WEIGHTS, runs.ONNX, runs.SPLIT, runs.CURVES, runs.METRICS):
+        assert runs.sha256_file(run.file(name)) == run.manifest["artefacts"][name]
+    assert not (finished_run / runs.CHECKPOINT).exists()
+    assert (finished_run / "curves.png").is_file()
+    assert run.manifest["seed"] == 0 and run.manifest["versions"]["torch"]
+    with (finished_run / runs.CURVES).open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["epoch"] for row in rows] == ["1", "2"]
+    assert float(rows[0]["validation_loss"]) > 0
+
+
+def test_metrics_are_those_of_the_file(finished_run, npy_data):
+    run = runs.open_run(finished_run)
+    figures = run.metrics()
+    assert figures["sha256"] == runs.sha256_file(run.file(runs.ONNX))
+    assert figures["params"] == 49_733 and figures["macs"] == 3_789_120
+    assert figures["file_bytes"] == run.file(runs.ONNX).stat().st_size
+    split = json.loads(run.file(runs.SPLIT).read_text())
+    test = np.concatenate([np.arange(a, b + 1) for a, b in split["test"]])
+    spectrograms = np.load(npy_data / "training.npy")[test][:, None]
+    labels = np.load(npy_data / "training_labels.npy")[test]
+    logits = evaluate.onnx_predictor(run.file(runs.ONNX))(spectrograms)
+    by_hand = float((logits.argmax(1) == labels).mean())
+    assert figures["splits"]["test"]["accuracy"] == pytest.approx(by_hand)
+    assert figures["agreement"]["top1"] == 1.0
+    assert figures["agreement"]["largest_logit_difference"] < 1e-4
+
+
+def test_the_run_reloads_to_the_same_logits(finished_run):
+    run = runs.open_run(finished_run)
+    model, normalisation = checkpoint.load(run)
+    x = np.random.default_rng(0).uniform(-80, 0, (5, 1, 32, 96)).astype(np.float32)
+    with torch.inference_mode():
+        in_torch = export.Deployed(model, normalisation).eval()(torch.from_numpy(x)).numpy()
+    in_file = evaluate.onnx_predictor(run.file(runs.ONNX))(x)
+    np.testing.assert_allclose(in_torch, in_file, atol=1e-4)
+
+
+def test_the_same_command_twice_does_the_work_once(finished_run, npy_data, capsys):
+    before = (finished_run / runs.MANIFEST).read_text()
+    options = ("--student", "audiobot50", "--data", npy_data)
+    assert run_train(*options, "--out", finished_run) == 0
+    assert "finished before" in capsys.readouterr().out
+    assert (finished_run / runs.MANIFEST).read_text() == before
+
+
+def test_the_same_seed_gives_the_same_weights_and_another_seed_does_not(
+    finished_run, npy_data, tmp_path
+):
+    options = ("--student", "audiobot50", "--data", npy_data)
+    assert run_train(*options, "--out", tmp_path / "again") == 0
+    assert run_train(*options, "--out", tmp_path / "other", "--seed", 1) == 0
+    hashes = [
+        runs.sha256_file(folder / runs.ONNX)
+        for folder in (finished_run, tmp_path / "again", tmp_path / "other")
+    ]
+    assert hashes[0] == hashes[1] != hashes[2]
+
+
+def test_another_run_in_the_folder_is_refused_and_left_alone(finished_run, npy_data, capsys):
+    before = {p.name: p.read_bytes() for p in finished_run.iterdir() if p.is_file()}
+    code = run_train("--student", "audiobot50", "--data", npy_data, "--out", finished_run,
+                     "--learning-rate", "0.01")  # fmt: skip
+    assert code == 2
+    error = capsys.readouterr().err
+    assert "holds another run" in error and "--force" in error and error.count("\n") == 1
+    assert {p.name: p.read_bytes() for p in finished_run.iterdir() if p.is_file()} == before
+
+
+def test_a_killed_training_continues_to_the_same_weights(
+    finished_run, npy_data, tmp_path, monkeypatch
+):
+    class Killed(BaseException):
+        pass
+
+    monkeypatch.setattr(fit, "_SECONDS_BETWEEN_CHECKPOINTS", 0.0)
+    save, saved = fit._save, []
+
+    def save_then_die(*arguments):
+        save(*arguments)
+        saved.append(1)
+        raise Killed
+
+    out = tmp_path / "killed"
+    options = ("--student", "audiobot50", "--data", npy_data, "--out", out)
+    monkeypatch.setattr(fit, "_save", save_then_die)
+    with pytest.raises(Killed):
+        run_train(*options)
+    assert (out / runs.CHECKPOINT).is_file() and not runs.open_run(out).complete
+    monkeypatch.setattr(fit, "_save", save)
+    assert run_train(*options) == 0
+    assert runs.sha256_file(out / runs.ONNX) == runs.sha256_file(finished_run / runs.ONNX)
+
+
+def test_distillation_ends_with_a_table_and_the_difference(compared):
+    root, printed = compared
+    names = sorted(path.name for path in root.iterdir())
+    kinds = ["audiobot50-distilled", "audiobot50-twin", "test-resnet-teacher"]
+    assert [any(name.startswith(kind) for name in names) for kind in kinds] == [True] * 3
+    for word in ("teacher", "student", "twin", "49,733", "student minus twin", "McNemar"):
+        assert word in printed
+    assert "Next: python -m compress.report" in printed.splitlines()[-1]
+
+
+def test_the_printed_accuracy_is_that_of_the_recorded_decisions(compared):
+    root, printed = compared
+    run = runs.open_run(next(root.glob("audiobot50-distilled-*")))
+    decisions = evaluate.load_decisions(run.file(DECISIONS))
+    line = next(line for line in printed.splitlines() if line.startswith("student "))
+    assert f"{100 * decisions.correct.mean():.1f} %" in line
+    assert run.manifest["teachers"][0]["name"] == TEACHER
+    curves = (run.folder / runs.CURVES).read_text().splitlines()[0]
+    assert "train_label_loss" in curves and "train_distill_loss" in curves
+
+
+def test_a_teacher_folder_and_an_ensemble_are_taken(compared, npy_data, tmp_path, capsys):
+    root, _ = compared
+    folder = next(root.glob("test-resnet-teacher-*"))
+    assert run_distill("--student", "audiobot50", "--data", npy_data, "--teacher", folder,
+                       "--teacher", folder, "--runs", tmp_path) == 0  # fmt: skip
+    printed = capsys.readouterr().out
+    assert sum(line.startswith("teacher ") for line in printed.splitlines()) == 2
+
+
+def test_an_ensemble_is_the_mean_of_logits(compared, npy_data, tmp_path):
+    """Two copies of one teacher teach what one does: the same weights come out."""
+    root, _ = compared
+    folder = next(root.glob("test-resnet-teacher-*"))
+    hashes = []
+    for count in (1, 2):
+        out = tmp_path / str(count)
+        teachers = ["--teacher", str(folder)] * count
+        assert run_distill("--student", "audiobot50", "--data", npy_data, *teachers,
+                           "--out", out) == 0  # fmt: skip
+        hashes.append(runs.sha256_file(out / runs.ONNX))
+    assert hashes[0] == hashes[1]
+
+
+def test_a_teacher_of_another_split_is_refused(compared, npy_data, capsys):
+    root, _ = compared
+    folder = next(root.glob("test-resnet-teacher-*"))
+    assert run_distill("--student", "audiobot50", "--data", npy_data, "--teacher", folder,
+                       "--data-seed", "1") == 2  # fmt: skip
+    assert "another split" in capsys.readouterr().err
+
+
+def test_transfer_material_is_labelled_by_the_teacher(compared, tmp_path, capsys):
+    """Unlabelled audio takes part in distillation; on spectrogram data it is refused by name."""
+    sf = pytest.importorskip("soundfile")
+    random = np.random.default_rng(0)
+    data = tmp_path / "sounds"
+    for label, tone in (("low", 200.0), ("high", 3000.0)):
+        (data / label).mkdir(parents=True)
+        for take in range(8):
+            t = np.arange(32_000) / 16_000
+            wave = 0.3 * np.sin(2 * np.pi * tone * t) + 0.05 * random.normal(size=len(t))
+            sf.write(data / label / f"{take}.wav", wave, 16_000)
+    extra = tmp_path / "extra"
+    extra.mkdir()
+    sf.write(extra / "x.wav", 0.1 * random.normal(size=80_000), 16_000)
+    options = ["--student", "audiobot50", "--teacher", TEACHER, "--runs", tmp_path / "runs"]
+    assert run_distill(*options, "--data", data, "--transfer", extra) == 0
+    assert "unlabelled windows" in capsys.readouterr().out
+
+
+def test_lightning_weights_are_the_start(npy_data, tmp_path, capsys):
+    """A checkpoint in the original project's layout gives its logits, and trains on."""
+    from test_original_checkpoints import audiobot50_layout
+
+    original = audiobot50_layout()
+    file = tmp_path / "original.ckpt"
+    parameters = {"activation_function": torch.nn.LeakyReLU(), "dropout": 0.026}
+    torch.save({"state_dict": original.state_dict(), "hyper_parameters": parameters}, file)
+    x = torch.randn(6, 1, 32, 96)
+    loaded = original_student("audiobot50", file, 5)
+    with torch.inference_mode():
+        assert torch.equal(loaded.eval()(x), original(x))
+    options = ("--student", "audiobot50", "--data", npy_data, "--runs", tmp_path / "runs")
+    assert run_train(*options, "--weights", file) == 0
+    capsys.readouterr()
+    assert run_train("--student", "audiobot500", *options[2:], "--weights", file) == 2
+    assert "holds audiobot50" in capsys.readouterr().err
+
+
+def test_two_processes_train_together(npy_data, tmp_path):
+    out = tmp_path / "two"
+    command = [sys.executable, "-m", "compress.train", "--student", "audiobot50", "--device", "cpu"]
+    command += ["--data", str(npy_data), "--out", str(out), "--devices", "2", *SMALL]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
+    assert done.returncode == 0, done.stderr
+    run = runs.open_run(out)
+    assert run.complete and run.manifest["processes"] == 2
+    assert done.stdout.count("The student lies in") == 1
+    assert run.metrics()["splits"]["test"]["clips"] == 20
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--student", "dsc5000"], ["dsc5000", "dsc500"]),
+        (["--student", "timm/resnet1888"], ["resnet18"]),
+        (["--teacher", "resnet19"], ["resnet18"]),
+        (["--method", "kdd"], ["'kdd'", "kd"]),
+        (["--recipe", "distil"], ["distill"]),
+        (["--data", "nowhere/at/all"], ["nowhere/at/all", "no such folder"]),
+        (["--temperature", "0"], ["temperature"]),
+        (["--device", "tpu"], ["tpu", "cpu"]),
+        (["--without-teacher", "--compare"], ["exclude"]),
+        (["--epochs", "none", "--seed", "-1"], ["epochs", "seed"]),
+        (["--teacher", "no/such/run"], ["no/such/run"]),
+        (["--fold", "2"], ["no official folds"]),
+    ],
+)
+def test_bad_options_get_one_line_and_exit_2(arguments, words, npy_data, tmp_path, capsys):
+    given = ["--runs", str(tmp_path / "runs"), "--workers", "1"]
+    if "--data" not in arguments:
+        given += ["--data", str(npy_data)]
+    if "--teacher" in arguments:
+        given += ["--student", "audiobot50"]
+    assert cli.main(DistillConfig, distill.run, "", [*given, *arguments]) == 2
+    found = capsys.readouterr()
+    assert found.err.startswith("error: ") and found.err.count("\n") == 1
+    for word in words:
+        assert word in found.err
+    assert not (tmp_path / "runs").exists(), "nothing half-written"
+
+
+def test_a_folder_being_written_is_refused(finished_run, npy_data, capsys):
+    from filelock import FileLock
+
+    with FileLock(finished_run / ".lock"):
+        code = run_train("--student", "audiobot50", "--data", npy_data, "--out", finished_run)
+    assert code == 2
+    assert "another process is writing" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("what", ["truncated", "rubbish"])
+def test_a_corrupt_checkpoint_is_named(what, npy_data, tmp_path, capsys, monkeypatch):
+    out = tmp_path / "run"
+    options = ("--student", "audiobot50", "--data", npy_data, "--out", out)
+    monkeypatch.setattr(runs.RunWriter, "finish", lambda *a, **k: None)
+    assert run_train(*options) == 2 or True
+    capsys.readouterr()
+    saved = (out / runs.CHECKPOINT).read_bytes()
+    (out / runs.CHECKPOINT).write_bytes(saved[: len(saved) // 2] if what == "truncated" else b"x")
+    monkeypatch.undo()
+    assert run_train(*options) == 2
+    error = capsys.readouterr().err
+    assert runs.CHECKPOINT in error and "delete it" in error and error.count("\n") == 1
+
+
+def test_a_full_disk_is_one_line_and_leaves_earlier_runs(
+    finished_run, npy_data, tmp_path, capsys, monkeypatch
+):
+    import errno
+
+    def full(*arguments, **options):
+        raise OSError(errno.ENOSPC, "No space left on device", str(tmp_path / "weights"))
+
+    monkeypatch.setattr(checkpoint, "save", full)
+    out = tmp_path / "full"
+    assert run_train("--student", "audiobot50", "--data", npy_data, "--out", out) == 2
+    error = capsys.readouterr().err
+    assert "disk is full" in error and error.count("\n") == 1
+    assert not runs.open_run(out).complete
+    monkeypatch.undo()
+    assert run_train("--student", "audiobot50", "--data", npy_data, "--out", out) == 0
+    assert runs.sha256_file(out / runs.ONNX) == runs.sha256_file(finished_run / runs.ONNX)
+
+
+def test_teach_writes_a_run_that_distill_takes(compared, npy_data, tmp_path, capsys):
+    arguments = ["--teacher", TEACHER, "--data", str(npy_data), "--out", str(tmp_path / "t")]
+    assert cli.main(TeachConfig, teach.run, "", [*arguments, *SMALL]) == 0
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert f"--teacher {tmp_path / 't'}" in last
+    assert runs.open_run(tmp_path / "t").manifest["stage"] == "teach"
