@@ -166,9 +166,7 @@ class Material:
         share = max(1, batch_size // ranks)
         per_chunk = max(1, CHUNK // share)
         step = share * ranks
-        starts = list(range(0, len(order), step))
-        if len(order) - starts[-1] < 2 * ranks and len(starts) > 1:
-            starts.pop()
+        starts = self._starts(step, ranks)
         for first in range(0, len(starts), per_chunk):
             pieces = []
             for start in starts[first : first + per_chunk]:
@@ -185,9 +183,12 @@ class Material:
 
     def steps(self, batch_size: int, ranks: int = 1) -> int:
         """Batches that ``batches`` gives."""
-        step = max(1, batch_size // ranks) * ranks
-        full, rest = divmod(len(self), step)
-        return full + (1 if rest >= 2 * ranks or (rest and not full) else 0)
+        return len(self._starts(max(1, batch_size // ranks) * ranks, ranks))
+
+    def _starts(self, step: int, ranks: int) -> range:
+        starts = range(0, len(self), step)
+        left = len(self) - starts[-1]
+        return starts[:-1] if len(starts) > 1 and left < min(step, 2 * ranks) else starts
 
 
 def plain_batches(

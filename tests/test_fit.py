@@ -1,0 +1,194 @@
+"""The training loop and its material, on small cases."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from conftest import band_spectrograms
+
+from compress import fit, recipe, registry
+from compress.data.sets import SpectrogramSet, encode_db
+from compress.errors import InputError
+from compress.material import Material, measure_normalisation, plain_batches
+from compress.measure import count_macs, count_params
+from compress.recipe import Augmentation
+from compress.tasks import DistillTask, LabelTask
+
+
+def small_set(count: int = 60) -> SpectrogramSet:
+    spectrograms, labels = band_spectrograms(count)
+    numbers = np.arange(count)
+    return SpectrogramSet(
+        name="bands",
+        codes=encode_db(spectrograms),
+        labels=labels,
+        class_names=tuple("abcde"),
+        recording_ids=numbers,
+        clip_ids=numbers,
+        folds=None,
+        frontend=None,
+        synthetic=True,
+        content_hash="x",
+    )
+
+
+def small_material(augmentation: Augmentation | None = None, count: int = 60) -> Material:
+    data = small_set(count)
+    windows = np.arange(count)
+    normalisation = measure_normalisation(data, windows)
+    return Material([(data, windows)], 5, normalisation, augmentation or Augmentation(), seed=0)
+
+
+def test_normalisation_against_numpy():
+    data = small_set()
+    windows = np.array([3, 50, 7, 8])
+    found = measure_normalisation(data, windows, block=3)
+    values = data.decibels(windows).astype(np.float64)
+    np.testing.assert_allclose(found.mean, values.mean((0, 2)), rtol=1e-6)
+    np.testing.assert_allclose(found.deviation, values.std((0, 2)), rtol=1e-5)
+
+
+def test_a_band_that_never_changes_is_not_divided_by_zero():
+    data = small_set()
+    data.codes[:, 4] = -80 * 256
+    found = measure_normalisation(data, np.arange(60))
+    assert found.mean[4] == -80 and found.deviation[4] == 1.0
+
+
+def test_without_augmentation_a_view_is_the_standardised_window():
+    data = small_set()
+    material = small_material()
+    x, targets = material.view(torch.tensor([4, 0]), view=9)
+    plain, labels = next(
+        plain_batches(data, np.array([4, 0]), measure_normalisation(data, np.arange(60)))
+    )
+    torch.testing.assert_close(x, plain, atol=1e-5, rtol=1e-5)
+    assert targets.argmax(1).tolist() == labels.tolist()
+
+
+@pytest.mark.parametrize("batch_size", [1, 7, 16, 59, 60, 100])
+def test_every_window_comes_once_per_epoch(batch_size):
+    material = small_material()
+    batches = list(material.batches(0, 0, batch_size, view=0))
+    seen = torch.cat([batch.positions for batch in batches])
+    assert len(seen) == len(seen.unique())
+    assert len(batches) == material.steps(batch_size)
+    left = 60 % batch_size
+    assert len(seen) == (59 if left == 1 and batch_size > 1 else 60)
+
+
+def test_two_processes_share_each_batch():
+    material = small_material()
+    alone = [set(b.positions.tolist()) for b in material.batches(3, 0, 16, view=0)]
+    parts = [list(material.batches(3, 0, 16, view=0, rank=rank, ranks=2)) for rank in (0, 1)]
+    for whole, a, b in zip(alone, *parts, strict=True):
+        assert set(a.positions.tolist()) | set(b.positions.tolist()) == whole
+        assert len(a.x) == len(b.x)
+
+
+def test_batches_hold_the_view_that_was_asked_for():
+    augmentation = Augmentation(
+        time_shift_probability=1.0, noise_probability=1.0, mixup_probability=0.5
+    )
+    material = small_material(augmentation)
+    for batch in material.batches(2, 0, 16, view=5):
+        x, targets = material.view(batch.positions, 5)
+        assert torch.equal(batch.x, x) and torch.equal(batch.targets, targets)
+
+
+def test_mixed_targets_stay_distributions():
+    material = small_material(Augmentation(mixup_probability=1.0))
+    _, targets = material.view(torch.arange(60), view=1)
+    torch.testing.assert_close(targets.sum(1), torch.ones(60))
+    assert (targets.max(1).values >= 0.5).all() and (targets.max(1).values < 1).any()
+
+
+def test_unlabelled_windows_have_no_target():
+    data = small_set()
+    normalisation = measure_normalisation(data, np.arange(60))
+    parts = [(data, np.arange(50)), (data, np.arange(50, 60))]
+    mixing = Augmentation(mixup_probability=1.0)
+    material = Material(parts, 5, normalisation, mixing, seed=0)
+    _, targets = material.view(torch.arange(60), view=0)
+    assert (targets[50:] == 0).all()
+    assert set(targets.sum(1).round(decimals=4).tolist()) == {0.0, 1.0}
+
+
+def test_cosine_rate_rises_then_falls_to_zero():
+    rules = recipe.load("distill", epochs=10, learning_rate=1.0)
+    rates = [fit.cosine_rate(rules, epoch) for epoch in np.linspace(0, 10, 101)]
+    assert max(rates) == pytest.approx(1.0) and rates.index(max(rates)) == 10
+    assert rates[0] < 0.02 and rates[-1] == pytest.approx(0.0, abs=1e-12)
+
+
+def train(material, task, tmp_path, **changes):
+    from lightning_fabric import Fabric
+
+    torch.manual_seed(0)
+    model = registry.build_student("audiobot50")
+    data = small_set()
+    windows = np.arange(60)
+    rules = recipe.load("distill", batch_size=20, **changes)
+    progress = fit.train_network(
+        model,
+        task or LabelTask(rules),
+        material,
+        (data, windows, measure_normalisation(data, windows)),
+        rules,
+        0,
+        tmp_path / "checkpoint.pt",
+        Fabric(accelerator="cpu", devices=1),
+        "test",
+    )
+    return model, progress
+
+
+def test_a_small_set_is_learnt_and_the_best_weights_are_kept(tmp_path):
+    model, progress = train(small_material(), None, tmp_path, epochs=12)
+    losses = [row["validation_loss"] for row in progress.history]
+    assert progress.best_loss == min(losses) and losses[progress.best_epoch] == min(losses)
+    data = small_set()
+    windows = np.arange(60)
+    found = fit.evaluate_network(model, data, windows, measure_normalisation(data, windows))
+    assert found["loss"] == pytest.approx(progress.best_loss, rel=1e-4)
+    assert found["accuracy"] > 0.9
+
+
+def test_training_stops_early_on_validation_loss(tmp_path):
+    _, progress = train(small_material(), None, tmp_path, epochs=40, patience=2, learning_rate=0.0)
+    assert len(progress.history) == 3 or progress.best_epoch == len(progress.history) - 3
+
+
+def test_a_loss_that_is_not_finite_is_refused(tmp_path):
+    def broken(logits, batch):
+        return {"loss": (logits * float("nan")).sum()}
+
+    with pytest.raises(InputError, match="learning-rate"):
+        train(small_material(), broken, tmp_path, epochs=1)
+
+
+def test_distillation_weighs_both_terms():
+    rules = recipe.load("distill")
+    material = small_material()
+    batch = next(iter(material.batches(0, 0, 20, view=0)))
+    teacher = torch.randn(1, 60, 5)
+    loss = registry.DISTILL_LOSSES["kd"].load()(2.0)
+    terms = DistillTask(rules, loss, 0.25, 3.0, teacher)(torch.zeros(20, 5), batch)
+    expected = 0.25 * terms["label_loss"] + 3.0 * terms["distill_loss"]
+    assert terms["loss"].item() == pytest.approx(expected.item())
+    by_hand = loss(torch.zeros(20, 5), teacher[0, batch.positions])
+    assert terms["distill_loss"].item() == pytest.approx(by_hand.item())
+
+
+@pytest.mark.parametrize("name", sorted(registry.STUDENTS))
+def test_parameters_and_macs_agree_with_two_libraries(name):
+    fvcore = pytest.importorskip("fvcore.nn")
+    torchinfo = pytest.importorskip("torchinfo")
+    model = registry.build_student(name).eval()
+    assert torchinfo.summary(model, verbose=0).trainable_params == count_params(model)
+    assert sum(fvcore.parameter_count(model)[n] for n in [""]) == count_params(model)
+    analysis = fvcore.FlopCountAnalysis(model, torch.zeros(1, 1, 32, 96))
+    analysis.unsupported_ops_warnings(False).uncalled_modules_warnings(False)
+    by_operator = analysis.by_operator()
+    assert count_macs(model, 32, 96) == by_operator["conv"] + by_operator["linear"]
