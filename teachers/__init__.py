@@ -1,0 +1,1 @@
+"""Teachers: classifiers of timm, adapted to log-mel windows of one channel."""
