@@ -14,6 +14,7 @@ import hashlib
 import json
 import os
 import shutil
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -168,10 +169,9 @@ def _make_shards(
     units_per_job: int,
 ) -> None:
     partial.mkdir(parents=True, exist_ok=True)
-    merged = partial / "spectrograms.npy"
-    todo = [i for i in range(len(jobs)) if not (partial / f"shard-{i:06d}.npz").is_file()]
-    if merged.is_file():
+    if (partial / "set.json").is_file():
         return
+    todo = [i for i in range(len(jobs)) if not (partial / f"shard-{i:06d}.npz").is_file()]
     workers = workers or os.cpu_count() or 1
     with cli.progress(len(jobs) * units_per_job, label, "clip") as bar:
         bar.update((len(jobs) - len(todo)) * units_per_job)
@@ -198,9 +198,13 @@ def _make_shards(
 
 
 def _one_thread() -> None:
-    import torch
+    """One thread per worker process, without importing torch for jobs that do not need it."""
+    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
+        os.environ[name] = "1"
+    if "torch" in sys.modules:
+        import torch
 
-    torch.set_num_threads(1)
+        torch.set_num_threads(1)
 
 
 def _write_shard(partial: Path, index: int, make: Callable[[Any], Shard], job: Any) -> None:
@@ -215,46 +219,52 @@ def _write_shard(partial: Path, index: int, make: Callable[[Any], Shard], job: A
 
 
 def _merge(partial: Path, count: int, described: dict[str, Any], name: str) -> None:
-    """Join the shards, in order, into one folder; each shard is deleted after the join."""
+    """Join the shards, in order, into one folder. They are deleted only after set.json is there."""
     paths = [partial / f"shard-{i:06d}.npz" for i in range(count)]
-    if all(path.is_file() for path in paths):
-        columns: dict[str, list[np.ndarray]] = {column: [] for column in _COLUMNS}
-        notes: list[str] = []
-        shapes = []
-        for path in paths:
-            with np.load(path, allow_pickle=False) as shard:
-                for column in _COLUMNS:
-                    if column in shard:
-                        columns[column].append(shard[column])
-                notes += json.loads(shard["notes"].tobytes().decode())
-                shapes.append(shard["codes"].shape)
-        total = sum(shape[0] for shape in shapes)
-        if total == 0:
-            shutil.rmtree(partial)
-            why = f" ({'; '.join(notes[:3])})" if notes else ""
-            raise InputError(f"{name}: not one usable clip was found{why}")
-        mels, frames = next(shape[1:] for shape in shapes if shape[0])
-        with atomic_path(partial / "spectrograms.npy") as path:
-            codes = np.lib.format.open_memmap(
-                path, mode="w+", dtype=np.int16, shape=(total, mels, frames)
-            )
-            at = 0
-            for shard_path in paths:
-                with np.load(shard_path, allow_pickle=False) as shard:
-                    block = shard["codes"]
-                codes[at : at + len(block)] = block
-                at += len(block)
-            codes.flush()
-            del codes
-        for column, parts in columns.items():
-            if parts:
-                np.save(partial / f"{column}.npy", np.concatenate(parts))
+    if not (partial / "set.json").is_file():
+        notes = _join(partial, paths, name)
         described["notes"] = [*described["notes"], *notes]
+        described["format"] = FORMAT
+        described["content_hash"] = content_hash(partial, described)
+        write_json(partial / "set.json", described)
     for path in paths:
         path.unlink(missing_ok=True)
-    described["format"] = FORMAT
-    described["content_hash"] = content_hash(partial, described)
-    write_json(partial / "set.json", described)
+
+
+def _join(partial: Path, paths: Sequence[Path], name: str) -> list[str]:
+    """Write the columns from the shards and return the notes of all shards."""
+    columns: dict[str, list[np.ndarray]] = {column: [] for column in _COLUMNS}
+    notes: list[str] = []
+    shapes = []
+    for path in paths:
+        with np.load(path, allow_pickle=False) as shard:
+            for column in _COLUMNS:
+                if column in shard:
+                    columns[column].append(shard[column])
+            notes += json.loads(shard["notes"].tobytes().decode())
+            shapes.append(shard["codes"].shape)
+    total = sum(shape[0] for shape in shapes)
+    if total == 0:
+        shutil.rmtree(partial)
+        why = f" ({'; '.join(notes[:3])})" if notes else ""
+        raise InputError(f"{name}: not one usable clip was found{why}")
+    mels, frames = next(shape[1:] for shape in shapes if shape[0])
+    with atomic_path(partial / "spectrograms.npy") as path:
+        codes = np.lib.format.open_memmap(
+            path, mode="w+", dtype=np.int16, shape=(total, mels, frames)
+        )
+        at = 0
+        for shard_path in paths:
+            with np.load(shard_path, allow_pickle=False) as shard:
+                block = shard["codes"]
+            codes[at : at + len(block)] = block
+            at += len(block)
+        codes.flush()
+        del codes
+    for column, parts in columns.items():
+        if parts:
+            np.save(partial / f"{column}.npy", np.concatenate(parts))
+    return notes
 
 
 def content_hash(folder: Path, described: Mapping[str, Any]) -> str:

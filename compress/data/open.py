@@ -1,0 +1,180 @@
+"""Recognises what a data set is and opens it: the one way in for every pass."""
+
+from __future__ import annotations
+
+import re
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from compress.data.audio import SUFFIXES
+from compress.data.audio_folder import class_folders, read_audio_folder
+from compress.data.esc50 import is_esc50, read_esc50
+from compress.data.files import list_audio
+from compress.data.five import REPORT_CLASSES
+from compress.data.fsd50k import is_fsd50k, read_fsd50k
+from compress.data.npy_pair import LABELS, SPECTROGRAMS, is_npy_pair, read_npy_pair
+from compress.data.sets import Shard, SpectrogramSet, build_cached, encode_db
+from compress.errors import InputError
+from compress.frontend import FrontEnd
+from compress.runs import digest, sha256_file
+
+DEFAULT_SCENES = 6_000
+_MOST_SCENES = 20_000_000
+_SCENES_PER_JOB = 128
+
+SCENES, NPY, ESC50, FSD50K, FOLDERS = "scenes", "npy pair", "ESC-50", "FSD50K", "class folders"
+LAYOUTS = (
+    "training.npy with training_labels.npy, ESC-50's meta/esc50.csv with audio/, "
+    "FSD50K's FSD50K.ground_truth/, or one folder of audio per class"
+)
+
+
+def open_data(
+    spec: str,
+    *,
+    frontend: FrontEnd,
+    seed: int = 0,
+    classes: str = "own",
+    strict: bool = False,
+    cache: Path | None = None,
+    workers: int = 0,
+) -> SpectrogramSet:
+    """The data set of ``spec``: ``scenes``, ``scenes:N`` or a folder in one of the layouts.
+
+    ``seed`` is that of the synthetic scenes. ``classes="five"`` maps class names to the report's
+    five. The first call prepares the set in ``cache``; later ones open it. Raises InputError with
+    one line for whatever is wrong with it.
+    """
+    layout = find_layout(spec)
+    if layout == SCENES:
+        return _open_scenes(_scene_count(spec), seed, frontend, cache, workers)
+    root = Path(spec).expanduser()
+    name = root.resolve().name
+    five = classes == "five"
+    if layout == NPY:
+        data = read_npy_pair(root, name=name, cache=cache, workers=workers)
+        if five and set(data.class_names) != set(REPORT_CLASSES):
+            raise InputError(
+                f"{root}: has classes of its own ({', '.join(data.class_names)}) and no names "
+                "to map; use --classes own"
+            )
+        return data
+    if layout == FSD50K:
+        return read_fsd50k(
+            root, name=name, frontend=frontend, strict=strict, cache=cache, workers=workers
+        )
+    read = read_esc50 if layout == ESC50 else read_audio_folder
+    return read(
+        root,
+        name=name,
+        frontend=frontend,
+        five=five,
+        strict=strict,
+        cache=cache,
+        workers=workers,
+    )
+
+
+def find_layout(spec: str) -> str:
+    """Which layout ``spec`` has; raises InputError where it is none."""
+    if spec == "scenes" or spec.startswith("scenes:"):
+        _scene_count(spec)
+        return SCENES
+    root = Path(spec).expanduser()
+    if not root.exists():
+        raise InputError(
+            f"{spec}: no such folder; give 'scenes', 'scenes:N' or a folder with {LAYOUTS}"
+        )
+    if not root.is_dir():
+        raise InputError(f"{spec}: is a file; give the folder of a data set ({LAYOUTS})")
+    try:
+        empty = not any(root.iterdir())
+    except PermissionError:
+        raise InputError(f"{spec}: permission denied") from None
+    if empty:
+        raise InputError(f"{spec}: the folder is empty; it should hold {LAYOUTS}")
+    if is_npy_pair(root):
+        for needed in (SPECTROGRAMS, LABELS):
+            if not (root / needed).is_file():
+                raise InputError(
+                    f"{root / needed}: no such file; this layout needs "
+                    f"{SPECTROGRAMS} and {LABELS} in one folder"
+                )
+        return NPY
+    if is_esc50(root):
+        return ESC50
+    if is_fsd50k(root):
+        return FSD50K
+    if any(list_audio(root, folder).audio for folder in class_folders(root)):
+        return FOLDERS
+    if any(entry.suffix.lower() in SUFFIXES for entry in root.iterdir()):
+        raise InputError(
+            f"{spec}: sound files without class folders; put the files of each class into a "
+            "folder of the class's name (unlabelled audio goes to --transfer)"
+        )
+    raise InputError(f"{spec}: no known layout; it should hold {LAYOUTS}")
+
+
+def _scene_count(spec: str) -> int:
+    if spec == "scenes":
+        return DEFAULT_SCENES
+    given = spec.removeprefix("scenes:")
+    if not re.fullmatch(r"[0-9]{1,12}", given) or not 1 <= int(given) <= _MOST_SCENES:
+        raise InputError(
+            f"{spec}: {given!r} is no number of clips; give scenes:N with N from 1 to "
+            f"{_MOST_SCENES:,}, for example scenes:{DEFAULT_SCENES}"
+        )
+    return int(given)
+
+
+def _open_scenes(
+    count: int, seed: int, frontend: FrontEnd, cache: Path | None, workers: int
+) -> SpectrogramSet:
+    from compress.data.scenes import CLASS_NAMES
+
+    jobs = [
+        (start, min(start + _SCENES_PER_JOB, count)) for start in range(0, count, _SCENES_PER_JOB)
+    ]
+    return build_cached(
+        name=f"scenes:{count}",
+        key={
+            "reader": "scenes",
+            "code": _scene_code(),
+            "count": count,
+            "seed": seed,
+            "frontend": frontend.to_dict(),
+        },
+        jobs=jobs,
+        make=partial(_scene_shard, seed=seed, frontend=frontend),
+        class_names=CLASS_NAMES,
+        frontend=frontend,
+        synthetic=True,
+        cache=cache,
+        workers=workers,
+        label="making synthetic scenes",
+        units_per_job=min(_SCENES_PER_JOB, count),
+    )
+
+
+def _scene_code() -> str:
+    """Digest of the synthesiser's source, so that a changed one never finds an old set."""
+    here = Path(__file__).parent
+    sources = [here / "scenes.py", *sorted((here / "synthesis").glob("*.py"))]
+    sources.append(here.parent / "frontend.py")
+    return digest([sha256_file(path) for path in sources])
+
+
+def _scene_shard(job: tuple[int, int], *, seed: int, frontend: FrontEnd) -> Shard:
+    from compress.data.scenes import scene_block
+
+    start, stop = job
+    block: dict[str, Any] = scene_block(seed, start, stop, frontend)
+    return {
+        "codes": encode_db(block["db"]),
+        "labels": block["labels"],
+        "recording_ids": block["recording_ids"],
+        "clip_ids": np.arange(start, stop),
+    }

@@ -1,0 +1,262 @@
+"""Training, validation and test: by recording, stratified by class, or an official fold.
+
+All windows of a clip and all clips of a recording lie on one side. A split is made once, stored in
+the run folder as lists, and never computed again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from compress.data.sets import SpectrogramSet
+from compress.errors import InputError
+
+SHARE = 0.1
+"""Share of the clips that validation gets, and that test gets where no fold is official."""
+
+_TRAIN, _VALIDATION, _TEST = 0, 1, 2
+_SIDES = ("train", "validation", "test")
+
+
+@dataclass(frozen=True, eq=False)
+class Split:
+    """Indices of windows (int64, ascending) of each side, and how they were chosen."""
+
+    train: np.ndarray
+    validation: np.ndarray
+    test: np.ndarray
+    description: str
+    fold: int | None = None
+
+    def digest(self) -> str:
+        """Hexadecimal SHA-256 of the three sides."""
+        hasher = hashlib.sha256()
+        for side in _SIDES:
+            hasher.update(side.encode() + getattr(self, side).astype("<i8").tobytes())
+        return hasher.hexdigest()
+
+    def to_json(self) -> dict[str, Any]:
+        """What split.json holds. Runs of neighbours are stored as [first, last] pairs."""
+        return {
+            "description": self.description,
+            "fold": self.fold,
+            "windows": {side: len(getattr(self, side)) for side in _SIDES},
+            **{side: _to_ranges(getattr(self, side)) for side in _SIDES},
+        }
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> Split:
+        """Inverse of :meth:`to_json`; raises InputError for anything else."""
+        try:
+            sides = {side: _from_ranges(value[side]) for side in _SIDES}
+            counts = {side: int(value["windows"][side]) for side in _SIDES}
+            description = str(value["description"])
+            fold = None if value["fold"] is None else int(value["fold"])
+        except (KeyError, TypeError, ValueError, OverflowError):
+            raise InputError("split.json: damaged; run the command that made it again") from None
+        together = np.concatenate(list(sides.values()))
+        if any(len(sides[side]) != counts[side] for side in _SIDES) or len(
+            np.unique(together)
+        ) != len(together):
+            raise InputError("split.json: its lists are incomplete or overlap; make the run again")
+        return cls(**sides, description=description, fold=fold)
+
+
+def _to_ranges(indices: np.ndarray) -> list[list[int]]:
+    breaks = np.flatnonzero(np.diff(indices) != 1) + 1
+    firsts = indices[np.concatenate([[0], breaks])] if len(indices) else indices
+    lasts = indices[np.concatenate([breaks - 1, [-1]])] if len(indices) else indices
+    return np.stack([firsts, lasts], axis=1).tolist()
+
+
+def _from_ranges(ranges: list[list[int]]) -> np.ndarray:
+    pairs = np.asarray(ranges, dtype=np.int64).reshape(-1, 2)
+    lengths = pairs[:, 1] - pairs[:, 0] + 1
+    if (lengths < 1).any() or (pairs < 0).any():
+        raise ValueError("not a range")
+    offsets = np.arange(lengths.sum()) - np.repeat(np.cumsum(lengths) - lengths, lengths)
+    return np.repeat(pairs[:, 0], lengths) + offsets
+
+
+def make_split(data: SpectrogramSet, seed: int, fold: int | None = None) -> Split:
+    """Choose the sides of ``data``.
+
+    Without official folds: 80 % of the clips for training, 10 % for validation, 10 % for test.
+    With official folds: ``fold`` (fold 1 where none is given) is the test set and serves nothing
+    else; validation is 10 % of the rest. Raises InputError where a class has fewer recordings
+    than there are sides, or where ``fold`` does not exist.
+    """
+    clips = _clips(data)
+    if data.folds is None:
+        if fold is not None:
+            raise InputError(
+                f"{data.name}: has no official folds, so fold {fold} cannot be chosen; "
+                "leave out --fold"
+            )
+        sides = _assign(clips, data, seed, (_TRAIN, _VALIDATION, _TEST))
+        return _split_of(data, sides[clips.of_window], f"80/10/10 by recording, seed {seed}")
+    known = np.unique(data.folds)
+    chosen = int(known[0]) if fold is None else fold
+    if chosen not in known:
+        listed = ", ".join(map(str, known))
+        raise InputError(f"{data.name}: there is no fold {chosen}; the official folds are {listed}")
+    in_test = data.folds == chosen
+    if in_test.all():
+        raise InputError(f"{data.name}: every clip is in fold {chosen}; nothing is left to train")
+    test_clips = np.zeros(len(clips.labels), dtype=bool)
+    test_clips[clips.of_window[in_test]] = True
+    # A recording with clips in the test fold must not be trained on.
+    shared = np.isin(clips.recordings, np.unique(clips.recordings[test_clips])) & ~test_clips
+    rest = ~test_clips & ~shared
+    sides = np.full(len(clips.labels), -1)
+    sides[test_clips] = _TEST
+    sides[rest] = _assign(clips.where(rest), data, seed, (_TRAIN, _VALIDATION))
+    description = (
+        f"official fold {chosen} is the test set"
+        f"{' (the first; choose with --fold)' if fold is None else ''}, "
+        f"10 % of the rest by recording is validation, seed {seed}"
+    )
+    if shared.any():
+        description += f"; {int(shared.sum())} clips left out that share a recording with the test"
+    return _split_of(data, sides[clips.of_window], description, chosen)
+
+
+@dataclass(frozen=True)
+class _Clips:
+    """One row per clip. ``of_window`` gives the row of each window of the set."""
+
+    labels: np.ndarray
+    recordings: np.ndarray  # 0..R-1
+    of_window: np.ndarray
+
+    def where(self, kept: np.ndarray) -> _Clips:
+        _, recordings = np.unique(self.recordings[kept], return_inverse=True)
+        return _Clips(self.labels[kept], recordings, self.of_window)
+
+
+def _clips(data: SpectrogramSet) -> _Clips:
+    _, first, of_window = np.unique(data.clip_ids, return_index=True, return_inverse=True)
+    _, recordings = np.unique(data.recording_ids[first], return_inverse=True)
+    labels = data.labels[first]
+    if len(labels) == 0 or labels.min() < 0:
+        raise InputError(f"{data.name}: holds unlabelled clips; a split needs labels")
+    return _Clips(labels, recordings, of_window)
+
+
+def _assign(clips: _Clips, data: SpectrogramSet, seed: int, sides: tuple[int, ...]) -> np.ndarray:
+    """The side of each clip, one per recording, stratified by class.
+
+    A recording belongs to the stratum of its rarest class. Within a stratum, recordings of one
+    size are shuffled and dealt out in the shares of the sides, from the largest size to the
+    smallest; what rounding leaves over is carried to the next size, so that a stratum misses its
+    shares by no more than about its smallest recordings.
+    """
+    count = int(clips.recordings.max()) + 1 if len(clips.recordings) else 0
+    per_class = np.bincount(clips.labels, minlength=len(data.class_names))
+    present = np.flatnonzero(per_class)
+    pairs = np.unique(clips.recordings * len(per_class) + clips.labels)
+    holders, held = np.divmod(pairs, len(per_class))  # which recording holds which class
+    _check_enough(data, np.bincount(held, minlength=len(per_class)), present, len(sides))
+    rarity = np.empty(len(per_class), dtype=np.int64)
+    rarity[np.lexsort((np.arange(len(per_class)), per_class))] = np.arange(len(per_class))
+    rarest = np.full(count, len(per_class))
+    np.minimum.at(rarest, holders, rarity[held])
+    sizes = np.bincount(clips.recordings, minlength=count)
+    random = np.random.default_rng([seed, 0x5917])
+    side_of = np.full(count, _TRAIN)
+    for stratum in np.unique(rarest):
+        members = random.permutation(np.flatnonzero(rarest == stratum))
+        side_of[members] = _deal(sizes[members], sides)
+    _repair(side_of, sizes, holders, held, present, sides)
+    for label in present:
+        for side in sides:
+            if not (side_of[holders[held == label]] == side).any():
+                raise InputError(
+                    f"{data.name}: recordings hold several classes in a way that leaves no "
+                    f"{data.class_names[label]!r} for {_SIDES[side]}; more recordings are needed"
+                )
+    return side_of[clips.recordings]
+
+
+def _check_enough(
+    data: SpectrogramSet, recordings: np.ndarray, present: np.ndarray, needed: int
+) -> None:
+    if len(present) < 2:
+        raise InputError(
+            f"{data.name}: only one class is there to train on "
+            f"({', '.join(data.class_names[i] for i in present)}); at least two are needed"
+        )
+    lacking = [i for i in present if recordings[i] < needed]
+    if lacking:
+        listed = ", ".join(f"{data.class_names[i]!r} has {recordings[i]}" for i in lacking[:5])
+        raise InputError(
+            f"{data.name}: fewer recordings than splits need: {listed}; each class needs at least "
+            f"{needed}, one per side, because clips of one recording stay together"
+        )
+
+
+def _deal(sizes: np.ndarray, sides: tuple[int, ...]) -> np.ndarray:
+    """Sides for shuffled recordings of one stratum."""
+    dealt = np.full(len(sizes), _TRAIN)
+    owed = {side: 0.0 for side in sides if side != _TRAIN}
+    for size in np.unique(sizes)[::-1]:
+        group = np.flatnonzero(sizes == size)
+        at = 0
+        for side in owed:
+            owed[side] += SHARE * len(group) * size
+            taken = min(max(0, round(owed[side] / size)), len(group) - at)
+            dealt[group[at : at + taken]] = side
+            owed[side] -= taken * size
+            at += taken
+    return dealt
+
+
+def _repair(
+    side_of: np.ndarray,
+    sizes: np.ndarray,
+    holders: np.ndarray,
+    held: np.ndarray,
+    present: np.ndarray,
+    sides: tuple[int, ...],
+) -> None:
+    """Give every side a recording of every class, taking small ones from sides that can spare it.
+
+    Changes ``side_of`` in place. A recording is moved only where its side keeps another recording
+    of each of its classes.
+    """
+    counts = np.zeros((max(sides) + 1, int(held.max()) + 1), dtype=np.int64)
+    np.add.at(counts, (side_of[holders], held), 1)
+    for label in present[np.argsort(np.bincount(held)[present], kind="stable")]:
+        members = holders[held == label]
+        for side in sides:
+            if counts[side, label]:
+                continue
+            for recording in members[np.argsort(sizes[members], kind="stable")]:
+                own = held[np.searchsorted(holders, recording) :][
+                    : np.searchsorted(holders, recording, "right")
+                    - np.searchsorted(holders, recording)
+                ]
+                giver = side_of[recording]
+                if (counts[giver, own] > 1).all():
+                    side_of[recording] = side
+                    counts[giver, own] -= 1
+                    counts[side, own] += 1
+                    break
+
+
+def _split_of(
+    data: SpectrogramSet, side_of_window: np.ndarray, description: str, fold: int | None = None
+) -> Split:
+    return Split(
+        *(
+            np.flatnonzero(side_of_window == side).astype(np.int64)
+            for side in (_TRAIN, _VALIDATION, _TEST)
+        ),
+        description=description,
+        fold=fold,
+    )

@@ -1,0 +1,298 @@
+"""Classes over time of sound files, by the model of a finished run.
+
+    file -> mono at the model's sample rate -> log-mel windows every --hop seconds -> model.onnx
+         -> probabilities -> exponential mean over time -> decision -> segments
+
+A window (1.94 s by default) stands for the time around its centre: decisions begin and end half a
+hop before and after it, the first at the start of the file and the last at its end. The mean over
+time looks back only, as on a device, so a change shows about --smoothing seconds after it happened.
+Files are read piece by piece, so that their length is not limited by memory.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from compress import cli
+from compress.config import PredictConfig
+from compress.data.audio import (
+    AudioError,
+    pad_to_window,
+    read_blocks,
+    read_info,
+    stream_mel_power,
+    stream_windows,
+)
+from compress.errors import InputError
+from compress.evaluate import onnx_session
+from compress.frontend import FrontEnd, power_to_db
+from compress.runs import MANIFEST, ONNX, open_run, sha256_file
+
+_BATCH = 128
+
+
+@dataclass(frozen=True)
+class Model:
+    """A model file ready to run. ``session`` takes (B, 1, mels, frames) dB, gives logits."""
+
+    path: Path
+    sha256: str
+    class_names: tuple[str, ...]
+    frontend: FrontEnd
+    session: Any
+
+    def probabilities(self, decibels: np.ndarray) -> np.ndarray:
+        """(B, mels, frames) dB -> (B, classes)."""
+        name = self.session.get_inputs()[0].name
+        parts = []
+        for at in range(0, len(decibels), _BATCH):
+            batch = np.ascontiguousarray(decibels[at : at + _BATCH, None], dtype=np.float32)
+            logits = self.session.run(None, {name: batch})[0].astype(np.float64)  # (B, classes)
+            powers = np.exp(logits - logits.max(axis=1, keepdims=True))
+            parts.append(powers / powers.sum(axis=1, keepdims=True))
+        return np.concatenate(parts)
+
+
+@dataclass(frozen=True)
+class Timeline:
+    """Decisions over one file. Rows are windows; times in seconds.
+
+    start, end: (n,) the time that each window stands for, without gaps.
+    probabilities, smoothed: (n, classes). decisions: (n,) class numbers of ``smoothed``.
+    """
+
+    file: Path
+    seconds: float
+    sample_rate_hz: int
+    channels: int
+    start: np.ndarray
+    end: np.ndarray
+    probabilities: np.ndarray
+    smoothed: np.ndarray
+
+    @property
+    def decisions(self) -> np.ndarray:
+        return self.smoothed.argmax(axis=1)
+
+
+def run(config: PredictConfig) -> int:
+    """Print the classes over time of every file."""
+    if not config.files:
+        raise InputError(
+            "give at least one sound file: python -m compress.predict FILE --model RUN"
+        )
+    if config.model is None:
+        raise InputError("--model must be given: a run folder with model.onnx")
+    for file in config.files:
+        try:
+            read_info(file)  # every file is looked at before the first result is printed
+        except AudioError as error:
+            raise InputError(f"{file}: {error}") from None
+    model = load_model(config.model, config.frontend)
+    results = []
+    for file in config.files:
+        timeline = classify(file, model, config.hop, config.smoothing)
+        if config.json:
+            results.append(to_json(timeline, model.class_names))
+        else:
+            for line in lines_of(timeline, model.class_names):
+                cli.say(line)
+    if config.json:
+        described = {
+            "model": str(model.path),
+            "sha256": model.sha256,
+            "classes": list(model.class_names),
+            "hop_seconds": config.hop,
+            "smoothing_seconds": config.smoothing,
+            "frontend": model.frontend.to_dict(),
+            "files": results,
+        }
+        cli.say(json.dumps(described, indent=1, ensure_ascii=False))
+    return 0
+
+
+def load_model(path: Path, frontend_choice: str = "run") -> Model:
+    """The model of a run folder, or an .onnx file inside one; raises InputError.
+
+    ``frontend_choice="default"`` stands in where the run recorded no front end.
+    """
+    is_file = path.is_file() and path.suffix == ".onnx"
+    folder = path.parent if is_file else path
+    if is_file and not (folder / MANIFEST).is_file():
+        raise InputError(
+            f"{path}: no {MANIFEST} beside this file, so its classes and front end are unknown; "
+            "give an .onnx file inside a run folder"
+        )
+    record = open_run(folder)
+    file = path if is_file else record.file(ONNX)
+    session = onnx_session(file)
+    inputs, outputs = session.get_inputs(), session.get_outputs()
+    shape = inputs[0].shape if len(inputs) == 1 else []
+    if len(shape) != 4 or shape[1] != 1 or not all(isinstance(n, int) for n in shape[2:]):
+        raise InputError(f"{file}: takes {shape}, not one input (batch, 1, mels, frames)")
+    classes = outputs[0].shape[-1]
+    if isinstance(classes, int) and classes != len(record.class_names):
+        raise InputError(
+            f"{file}: gives {classes} classes, but {folder / MANIFEST} names "
+            f"{len(record.class_names)}; the two do not belong together"
+        )
+    frontend = _frontend(folder, record.manifest["data"].get("frontend"), shape, frontend_choice)
+    return Model(file, sha256_file(file), record.class_names, frontend, session)
+
+
+def _frontend(folder: Path, recorded: Any, shape: list[Any], choice: str) -> FrontEnd:
+    if isinstance(recorded, dict):
+        try:
+            frontend = FrontEnd.from_dict(recorded)
+        except TypeError as error:
+            raise InputError(f"{folder / MANIFEST}: front end is damaged ({error})") from None
+        if [frontend.mels, frontend.frames] != shape[2:]:
+            raise InputError(
+                f"{folder / MANIFEST}: front end of {frontend.mels} x {frontend.frames}, but the "
+                f"model takes {shape[2]} x {shape[3]}; the two do not belong together"
+            )
+        return frontend
+    if choice == "default":
+        return FrontEnd(mels=shape[2], frames=shape[3])
+    raise InputError(
+        f"{folder}: its training data came as spectrograms, so how they were made from sound is "
+        "unknown; if it was with this project's defaults (16 kHz, 40 ms windows, 20 ms hop, 0 dB = "
+        "loudest value), say so with --frontend default"
+    )
+
+
+def classify(file: Path, model: Model, hop_seconds: float, smoothing_seconds: float) -> Timeline:
+    """Classes over time of one file; raises InputError where it is no usable sound."""
+    frontend = model.frontend
+    step = max(1, round(hop_seconds / frontend.hop_seconds))
+    samples = 0
+
+    def counted(blocks: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
+        nonlocal samples
+        for block in blocks:
+            samples += len(block)
+            bar.update(len(block) / frontend.sample_rate_hz)
+            yield block
+
+    starts: list[np.ndarray] = []
+    parts: list[np.ndarray] = []
+    try:
+        info = read_info(file)
+        with cli.progress(round(info.seconds), file.name, "s") as bar:
+            blocks = counted(read_blocks(file, frontend.sample_rate_hz))
+            pieces = stream_mel_power(pad_to_window(blocks, frontend), frontend)
+            for first, power in stream_windows(pieces, frontend, step):
+                parts.append(model.probabilities(power_to_db(power, frontend)))
+                starts.append(first + step * np.arange(len(power)))
+    except AudioError as error:
+        raise InputError(f"{file}: {error}") from None
+    probabilities = np.concatenate(parts)  # (n, classes)
+    seconds = samples / frontend.sample_rate_hz
+    centres = np.concatenate(starts) * frontend.hop_seconds + frontend.clip_seconds / 2
+    borders = (centres[:-1] + centres[1:]) / 2
+    return Timeline(
+        file=file,
+        seconds=seconds,
+        sample_rate_hz=info.sample_rate_hz,
+        channels=info.channels,
+        start=np.concatenate([[0.0], borders]),
+        end=np.concatenate([borders, [seconds]]),
+        probabilities=probabilities,
+        smoothed=smooth(probabilities, centres, smoothing_seconds),
+    )
+
+
+def smooth(probabilities: np.ndarray, times: np.ndarray, constant_seconds: float) -> np.ndarray:
+    """Exponential mean over time: the past weighs exp(-dt / constant); 0 leaves all as it is.
+
+    probabilities (n, classes) at ascending ``times`` (n,) in seconds.
+    """
+    smoothed = probabilities.copy()
+    if constant_seconds > 0:
+        for i in range(1, len(smoothed)):
+            past = math.exp(-(times[i] - times[i - 1]) / constant_seconds)
+            smoothed[i] = past * smoothed[i - 1] + (1 - past) * probabilities[i]
+    return smoothed
+
+
+def segments_of(timeline: Timeline) -> list[tuple[float, float, int, float]]:
+    """Neighbouring equal decisions joined: (start s, end s, class, mean smoothed probability)."""
+    decisions = timeline.decisions
+    edges = [0, *(np.flatnonzero(np.diff(decisions)) + 1).tolist(), len(decisions)]
+    return [
+        (
+            float(timeline.start[first]),
+            float(timeline.end[last - 1]),
+            int(decisions[first]),
+            float(timeline.smoothed[first:last, decisions[first]].mean()),
+        )
+        for first, last in zip(edges[:-1], edges[1:], strict=True)
+    ]
+
+
+def shares_of(timeline: Timeline, classes: int) -> np.ndarray:
+    """Share of the file's time that each class was decided, (classes,)."""
+    lengths = timeline.end - timeline.start
+    return np.bincount(timeline.decisions, weights=lengths, minlength=classes) / lengths.sum()
+
+
+def lines_of(timeline: Timeline, class_names: tuple[str, ...]) -> list[str]:
+    """The timeline as text: one line per segment, and a summary."""
+    channels = {1: "mono", 2: "stereo"}.get(timeline.channels, f"{timeline.channels} channels")
+    lines = [f"{timeline.file}: {timeline.seconds:.1f} s, {timeline.sample_rate_hz} Hz, {channels}"]
+    width = max(len(name) for name in class_names)
+    digits = len(f"{timeline.seconds:.1f}")
+    lines += [
+        f"  {start:{digits}.1f}-{end:{digits}.1f} s  {class_names[label]:<{width}}  {mean:.2f}"
+        for start, end, label, mean in segments_of(timeline)
+    ]
+    shares = shares_of(timeline, len(class_names))
+    listed = [
+        f"{class_names[i]} {shares[i]:.0%}"
+        for i in np.argsort(-shares, kind="stable")
+        if shares[i] > 0
+    ]
+    lines.append(f"  in all: {', '.join(listed)}")
+    return lines
+
+
+def to_json(timeline: Timeline, class_names: tuple[str, ...]) -> dict[str, Any]:
+    """The timeline as a JSON-able dictionary."""
+    shares = shares_of(timeline, len(class_names))
+    return {
+        "file": str(timeline.file),
+        "seconds": round(timeline.seconds, 3),
+        "sample_rate_hz": timeline.sample_rate_hz,
+        "channels": timeline.channels,
+        "shares": {name: round(float(shares[i]), 4) for i, name in enumerate(class_names)},
+        "segments": [
+            {
+                "start": round(start, 3),
+                "end": round(end, 3),
+                "class": class_names[label],
+                "probability": round(mean, 4),
+            }
+            for start, end, label, mean in segments_of(timeline)
+        ],
+        "windows": [
+            {
+                "start": round(float(timeline.start[i]), 3),
+                "end": round(float(timeline.end[i]), 3),
+                "probabilities": [round(float(p), 4) for p in timeline.probabilities[i]],
+                "smoothed": [round(float(p), 4) for p in timeline.smoothed[i]],
+                "decision": class_names[timeline.decisions[i]],
+            }
+            for i in range(len(timeline.start))
+        ],
+    }
+
+
+if __name__ == "__main__":
+    raise SystemExit(cli.main(PredictConfig, run, __doc__))
