@@ -1,0 +1,47 @@
+"""Readers of shipped files: figures from the file itself, one reader per format.
+
+    model.onnx           weights, layers, MACs, peak activation bytes
+    weights.safetensors  weights
+    model.ckpt, .pt      weights in the state_dict (Lightning or torch.save)
+
+:func:`read` picks the reader by the file's ending. No reader imports torch, executes anything
+from the file, or trusts a size that it declares.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from compress.artefacts.lightning_file import LightningCheckpoint, TensorEntry, open_checkpoint
+from compress.artefacts.summary import FileSummary, Layer, sha256_of
+from compress.errors import InputError
+
+ENDINGS = (".onnx", ".safetensors", ".ckpt", ".pt", ".pth")
+SHIPPED_ENDINGS = (".onnx", ".safetensors", ".ckpt")  # what a folder is searched for
+
+
+def read(path: Path) -> FileSummary:
+    """Figures of one file; raises InputError where it is missing, corrupt or of unknown kind."""
+    ending = path.suffix.lower()
+    if ending not in ENDINGS:
+        raise InputError(f"{path}: {ending or 'no'} ending; readable are {', '.join(ENDINGS)}")
+    if ending == ".onnx":
+        from compress.artefacts import onnx_file as reader
+    elif ending == ".safetensors":
+        from compress.artefacts import safetensors_file as reader
+    else:
+        from compress.artefacts import lightning_file as reader
+    return reader.read(path)
+
+
+__all__ = [
+    "ENDINGS",
+    "SHIPPED_ENDINGS",
+    "FileSummary",
+    "Layer",
+    "LightningCheckpoint",
+    "TensorEntry",
+    "read",
+    "open_checkpoint",
+    "sha256_of",
+]

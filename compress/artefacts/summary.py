@@ -1,0 +1,93 @@
+"""What can be known about a shipped file from the file alone."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from compress.errors import InputError
+
+# Groups of stored numbers that are not weights.
+RUNNING_STATISTICS = "running statistics"
+QUANTISATION = "quantisation parameters"
+INPUT_SCALING = "input scaling"
+SETTINGS = "shapes and settings"
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One layer of a file: a graph node, or the tensors below one prefix of names."""
+
+    name: str
+    kind: str  # operator, or "tensors" where the file holds no graph
+    params: int  # weights stored for it; a shared weight stands at its first layer
+    macs: int | None = None  # multiply-accumulates at batch 1; None: not counted
+    output_shape: tuple[int, ...] | None = None
+    weights: tuple[str, ...] = ()  # names of the tensors behind ``params``
+
+
+@dataclass(frozen=True)
+class FileSummary:
+    """Figures of one file. ``None`` means that this kind of file cannot tell."""
+
+    path: Path
+    kind: str  # "onnx" | "safetensors" | "checkpoint"
+    sha256: str  # of the file's own bytes
+    file_bytes: int  # with external data
+    file_params: int  # weights in the file, each counted once
+    apart: Mapping[str, int] = field(default_factory=dict)  # stored numbers that are not weights
+    layers: tuple[Layer, ...] = ()
+    macs: int | None = None  # multiply-accumulates of convolutions and linear layers, batch 1
+    peak_activation_bytes: int | None = None  # batch 1, in the order of execution
+    peak_layer: str | None = None  # the node at which the peak stands
+    notes: tuple[str, ...] = ()  # why a figure is missing, or what it leaves out
+
+    def largest_layers(self, count: int = 3, figure: str = "params") -> tuple[Layer, ...]:
+        """The layers with most ``params`` (or ``macs``), largest first."""
+        ranked = sorted(self.layers, key=lambda layer: getattr(layer, figure) or 0, reverse=True)
+        return tuple(layer for layer in ranked[:count] if getattr(layer, figure))
+
+
+def read_whole(path: Path, most_bytes: int) -> bytes:
+    """The bytes of a file of bounded size; raises InputError where it cannot be read."""
+    try:
+        size = path.stat().st_size
+        if not path.is_file():
+            raise InputError(f"{path}: not a file; give an .onnx, .safetensors or .ckpt file")
+        if size > most_bytes:
+            raise InputError(f"{path}: {size:,} bytes; files over {most_bytes:,} are not read")
+        return path.read_bytes()
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file; give an existing file or folder") from None
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror})") from None
+
+
+def sha256_of(path: Path) -> str:
+    """Hexadecimal SHA-256 of a file's bytes; raises InputError where it cannot be read."""
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file") from None
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror})") from None
+
+
+def layers_by_prefix(tensors: Mapping[str, int]) -> tuple[Layer, ...]:
+    """Layers of a file without a graph: tensors whose names agree up to the last dot."""
+    grouped: dict[str, list[str]] = {}
+    for name in tensors:
+        grouped.setdefault(name.rpartition(".")[0] or name, []).append(name)
+    return tuple(
+        Layer(prefix, "tensors", sum(tensors[name] for name in names), weights=tuple(names))
+        for prefix, names in grouped.items()
+    )
+
+
+def is_running_statistic(name: str) -> bool:
+    """True for the tensors in which torch keeps what batch norm has seen."""
+    last = name.rpartition(".")[2]
+    return last in ("running_mean", "running_var", "num_batches_tracked")
