@@ -287,7 +287,7 @@ def _finish(
     model = training.model.cpu().eval()
     checkpoint.save(folder, training.family, training.name, model, session.normalisation)
     fit.write_curves(folder / runs.CURVES, progress.history)
-    # draw_curves(folder)
+    draw_curves(folder)
     export.to_onnx(
         model,
         session.normalisation,
