@@ -35,7 +35,7 @@ def test_class_folders_as_text(tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert "recordings    9" in text
     assert "longest 3.000 s" in text
     assert "rounding      at most 0.0020 dB" in text
-    assert "silent        1 clips, 3 windows" in text
+    assert "silent        1 clip, 3 windows" in text
     assert "1 file skipped: low/bad.wav: holds no sound" in text
     assert "content hash  " in text
     assert f"next: python -m compress.distill --student dsc500 --data {root}" in text

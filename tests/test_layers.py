@@ -20,7 +20,7 @@ MAY_IMPORT = {
 COMMANDS = {"teach", "train", "distill", "predict", "report", "gate"}
 LIGHT = (
     "compress", "compress.cli", "compress.config", "compress.registry", "compress.runs",
-    "compress.recipe", "compress.artefact", "compress.gate", "compress.report", "compress.data",
+    "compress.recipe", "compress.artefacts", "compress.gate", "compress.report", "compress.data",
     "students", "teachers", "reports", "reports.records", "reports.tables",
 )  # fmt: skip
 HEAVY = ("torch", "timm", "onnx", "onnxruntime", "matplotlib", "scipy")
@@ -67,8 +67,12 @@ def test_light_modules_stay_light():
     assert done.stdout.strip() == "[]"
 
 
-def test_no_module_writes_or_prints_when_imported():
-    for path in modules():
-        for node in ast.parse(path.read_text(encoding="utf-8")).body:
-            call = node.value if isinstance(node, ast.Expr) else None
-            assert not isinstance(call, ast.Call), f"{path.name}:{node.lineno} calls at import"
+def test_no_module_acts_when_imported():
+    """But for the shim that must stand before timm is imported."""
+    acting = {
+        f"{path.name}: {ast.unparse(node)}"
+        for path in modules()
+        for node in ast.parse(path.read_text(encoding="utf-8")).body
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Call)
+    }
+    assert acting == {"timm_teacher.py: torchvision_shim.install()"}

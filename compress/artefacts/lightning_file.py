@@ -311,7 +311,7 @@ class _Machine:
             "SHORT_BINSTRING", "BINBYTES", "SHORT_BINBYTES", "BINBYTES8",
         )  # fmt: skip
         nothing: Callable[[Any], None] = lambda _: None  # noqa: E731
-        return {name: push for name in literals} | {
+        return dict.fromkeys(literals, push) | {
             "PROTO": nothing,
             "FRAME": nothing,
             "NONE": lambda _: push(None),

@@ -14,7 +14,7 @@ import numpy as np
 from compress import cli
 from compress.config import DataConfig
 from compress.data.audio import AudioError, read_info
-from compress.data.files import list_audio
+from compress.data.files import counted, list_audio
 from compress.data.open import NPY, SCENES, find_layout, open_data
 from compress.data.sets import CODES_PER_DB, ROUNDING_ERROR_DB, SpectrogramSet
 from compress.data.splits import make_split
@@ -243,7 +243,8 @@ def lines_of(found: dict[str, Any]) -> list[str]:
         f"  values        {values['lowest']:.1f} to {values['highest']:.1f} dB, "
         f"mean {values['mean']:.1f}; {values['share_at_lowest']:.1%} at the lowest",
         f"  rounding      at most {values['rounding_error']:.4f} dB (16-bit fixed point)",
-        f"  silent        {found['silent_clips']:,} clips, {found['silent_windows']:,} windows",
+        f"  silent        {counted(found['silent_clips'], 'clip')}, "
+        f"{counted(found['silent_windows'], 'window')}",
         "",
     ]
     width = max(5, *(len(row["name"]) for row in found["classes"]))

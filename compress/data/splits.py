@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from compress.data.files import counted
 from compress.data.sets import SpectrogramSet
 from compress.errors import InputError
 
@@ -122,7 +123,9 @@ def make_split(data: SpectrogramSet, seed: int, fold: int | None = None) -> Spli
         f"10 % of the rest by recording is validation, seed {seed}"
     )
     if shared.any():
-        description += f"; {int(shared.sum())} clips left out that share a recording with the test"
+        description += (
+            f"; {counted(int(shared.sum()), 'clip')} left out for sharing a recording with the test"
+        )
     return _split_of(data, sides[clips.of_window], description, chosen)
 
 
