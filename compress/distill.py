@@ -126,17 +126,13 @@ def _transfer(session: Session, config: DistillConfig) -> list[SpectrogramSet]:
 
     if not config.transfer:
         return []
-    if session.data.frontend is None:
-        raise InputError(
-            f"{session.data.name}: came as spectrograms, so the front end for --transfer is "
-            "unknown; give audio as --data"
-        )
     extra = open_transfer(
         config.transfer,
         frontend=session.data.frontend,
         cache=config.cache,
         workers=config.workers,
         strict=config.strict,
+        shape=(session.data.mels, session.data.frames),
     )
     session.say(f"transfer  {extra.name}: {len(extra):,} unlabelled windows")
     for note in extra.notes:
