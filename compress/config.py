@@ -232,6 +232,14 @@ def parse(config_class: type[Config], argv: Sequence[str], prog: str, descriptio
     return build(config_class, values, source=config_file or "options")
 
 
+def map_size(text: str) -> tuple[int, int]:
+    """'1x6' -> (1, 6): mels and frames; raises InputError for anything else."""
+    mels, _, frames = text.partition("x")
+    if not (mels.isdecimal() and frames.isdecimal() and int(mels) and int(frames)):
+        raise InputError(f"teacher-map: {text!r} is no size; give MELSxFRAMES, for example 1x6")
+    return int(mels), int(frames)
+
+
 # Options that mean the same in every command that has them.
 
 
@@ -253,7 +261,7 @@ class DataOptions:
     )
     reference: str = option(
         "clip",
-        "what 0 dB means: each clip's loudest bin as in the report, or a fixed level as on a device",
+        "what 0 dB means: each clip's loudest bin as in the report, or a fixed level as on a chip",
         choices=("clip", "fixed"),
     )
     strict: bool = option(False, "refuse a data set with unreadable files instead of skipping them")
@@ -286,6 +294,11 @@ class RecipeOptions:
     learning_rate: float | None = option(
         None, "peak learning rate, instead of the recipe's", least=0.0
     )
+    precision: str | None = option(
+        None,
+        "arithmetic of training, instead of the recipe's; auto: bfloat16 where it is fast",
+        choices=("float32", "bfloat16", "auto"),
+    )
     patience: int | None = option(
         None, "epochs without a better validation loss before stopping", least=1
     )
@@ -308,7 +321,10 @@ class TrainConfig(DataOptions, RunOptions, RecipeOptions):
 class TeachConfig(DataOptions, RunOptions, RecipeOptions):
     """python -m compress.teach"""
 
-    teacher: str = option("resnet18", "teacher: any classifier of timm by name")
+    teacher: str = option("resnet10t", "teacher: any classifier of timm by name")
+    teacher_map: str = option(
+        "1x6", "least size of the teacher's last feature map", unit="mels x frames"
+    )
     recipe: str = option("teacher", "training recipe: a name or a TOML file")
     pretrained: bool = option(False, "start from timm's pretrained weights (asks the network)")
 
@@ -319,8 +335,11 @@ class DistillConfig(DataOptions, RunOptions, RecipeOptions):
 
     student: str = option("dsc500", "student to train (python -m compress lists them)")
     teacher: tuple[str, ...] = option(
-        ("resnet18",),
+        ("resnet10t",),
         "teacher: any classifier of timm by name, or a run folder; several make an ensemble",
+    )
+    teacher_map: str = option(
+        "1x6", "least size of the teacher's last feature map", unit="mels x frames"
     )
     pretrained: bool = option(False, "start the teacher from timm's pretrained weights")
     recipe: str = option("distill", "training recipe of the student: a name or a TOML file")

@@ -1,7 +1,7 @@
 """Train a student under a teacher, export it, and measure the file that ships.
 
 A teacher given by name is trained first, or taken from an earlier run with the same data and
-settings. Without arguments: dsc500 under resnet18 on the built-in synthetic scenes.
+settings. Without arguments: dsc500 under resnet10t on the built-in synthetic scenes.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from compress import cli
-from compress.config import DistillConfig
+from compress.config import DistillConfig, map_size
 from compress.errors import InputError
 
 if TYPE_CHECKING:
@@ -93,7 +93,9 @@ def _check(config: DistillConfig) -> tuple[Recipe, Recipe]:
         batch_size=config.batch_size,
         learning_rate=config.learning_rate,
         patience=config.patience,
+        precision=config.precision,
     )
+    map_size(config.teacher_map)
     teacher_recipe = recipes.load(config.teacher_recipe, epochs=config.teacher_epochs)
     registry.lookup(registry.LABEL_LOSSES, "loss", recipe.label_loss)
     registry.check_student(config.student)
@@ -117,7 +119,7 @@ def _teacher(session: Session, name: str, config: DistillConfig, recipe: Recipe)
         if not teacher.complete:
             raise InputError(f"{name}: this run is not finished; run its command again first")
         return teacher
-    return teacher_run(session, name, recipe, config.pretrained)
+    return teacher_run(session, name, recipe, config.teacher_map, config.pretrained)
 
 
 def _transfer(session: Session, config: DistillConfig) -> list[SpectrogramSet]:

@@ -71,6 +71,7 @@ def train_network(
         progress, best = _restore(checkpoint, model, optimiser, plateau, fabric.device)
     saved = time.monotonic()
     ranks, rank = fabric.world_size, fabric.global_rank
+    bfloat16 = uses_bfloat16(recipe.precision, fabric.device)
     sizes = [recipe.batch_size_at(epoch) for epoch in range(recipe.epochs)]
     total = sum(material.steps(size, ranks) for size in sizes)
     with cli.progress(total, label, "step") as bar:
@@ -88,7 +89,9 @@ def train_network(
                 if recipe.schedule == "cosine"
                 else None
             )
-            means = train_epoch(wrapped, optimiser, task, batches, rates, fabric, bar.update)
+            means = train_epoch(
+                wrapped, optimiser, task, batches, rates, fabric, bfloat16, bar.update
+            )
             if not math.isfinite(means["loss"]):
                 raise InputError(
                     f"{label}: the training loss is {means['loss']} in epoch {epoch + 1}; "
@@ -134,6 +137,7 @@ def train_epoch(
     batches: Iterable[Batch],
     rates: Sequence[float] | None,
     fabric: Any,
+    bfloat16: bool = False,
     after_step: Callable[[], Any] = lambda: None,
 ) -> dict[str, float]:
     """One pass over ``batches``; returns the mean of each term over all windows and processes.
@@ -147,7 +151,9 @@ def train_epoch(
         if rates is not None:
             _set_rate(optimiser, rates[step])
         optimiser.zero_grad(set_to_none=True)
-        terms = task(model(batch.x), batch)
+        with torch.autocast(batch.x.device.type, torch.bfloat16, enabled=bfloat16):
+            logits = model(batch.x)
+        terms = task(logits.float(), batch)
         fabric.backward(terms["loss"])
         optimiser.step()
         for name, value in terms.items():
@@ -155,6 +161,15 @@ def train_epoch(
         count += len(batch.x)
         after_step()
     return {name: float(fabric.all_reduce(value / count)) for name, value in sums.items()}
+
+
+def uses_bfloat16(precision: str, device: torch.device) -> bool:
+    """Whether to compute in bfloat16; "auto" asks whether the device multiplies in it."""
+    if precision != "auto":
+        return precision == "bfloat16"
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return device.type == "cpu" and torch.cpu._is_avx512_bf16_supported()
 
 
 def make_optimiser(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:

@@ -55,6 +55,11 @@ class Recipe(Augmentation):
     batch_size: tuple[str, ...] = option(
         ("64",), "windows per step over all processes: a number, or EPOCH:SIZE for each change"
     )
+    precision: str = option(
+        "float32",
+        "arithmetic of the forward and backward pass; auto: bfloat16 where the processor has it",
+        choices=("float32", "bfloat16", "auto"),
+    )
     label_loss: str = option("cross_entropy", "loss on hard labels (registry LABEL_LOSSES)")
     label_smoothing: float = option(0.0, "share of a label spread evenly", least=0, most=0.5)
     views: int = option(

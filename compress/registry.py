@@ -103,7 +103,11 @@ def build_student(name: str, **arguments: Any) -> Any:
 
 def build_teacher(name: str, **arguments: Any) -> Any:
     """A timm classifier by name, adapted to (B, 1, mels, frames)."""
-    return _build(_TEACHER_BUILDER.load(), f"teacher {name!r}", {"name": name, **arguments})
+    unavailable = importlib.import_module("teachers.timm_teacher").PretrainedUnavailable
+    try:
+        return _build(_TEACHER_BUILDER.load(), f"teacher {name!r}", {"name": name, **arguments})
+    except unavailable as error:
+        raise InputError(str(error)) from None
 
 
 def check_student(name: str) -> None:

@@ -97,8 +97,8 @@ def open_session(data_options: DataOptions, run_options: RunOptions) -> Session:
     session = Session(data, split, normalisation, fabric, run_options.seed, run_options.runs)
     synthetic = " (synthetic)" if data.synthetic and "synthetic" not in data.name else ""
     session.say(
-        f"data      {data.name}{synthetic}: {len(data):,} windows, {len(data.class_names)} classes; "
-        f"{len(split.train):,} train, {len(split.validation):,} validation, "
+        f"data      {data.name}{synthetic}: {len(data):,} windows, "
+        f"{len(data.class_names)} classes; {len(split.train):,} train, {len(split.validation):,} validation, "
         f"{len(split.test):,} test; {split.description}"
     )
     for note in data.notes:

@@ -6,7 +6,7 @@ The run folder that it writes can be given to compress.distill as --teacher.
 from __future__ import annotations
 
 from compress import cli
-from compress.config import TeachConfig
+from compress.config import TeachConfig, map_size
 
 
 def run(config: TeachConfig) -> int:
@@ -20,8 +20,10 @@ def run(config: TeachConfig) -> int:
         batch_size=config.batch_size,
         learning_rate=config.learning_rate,
         patience=config.patience,
+        precision=config.precision,
     )
     registry.check_teacher(config.teacher)
+    map_size(config.teacher_map)
 
     from compress.session import open_session
     from compress.summary import table
@@ -29,7 +31,13 @@ def run(config: TeachConfig) -> int:
 
     session = open_session(config, config)
     teacher = teacher_run(
-        session, config.teacher, recipe, config.pretrained, config.out, config.force
+        session,
+        config.teacher,
+        recipe,
+        config.teacher_map,
+        config.pretrained,
+        config.out,
+        config.force,
     )
     session.say(table([("teacher", teacher)]))
     session.say(

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from compress import checkpoint, cli, registry, runs
+from compress.config import map_size
 from compress.data.sets import default_cache
 from compress.errors import InputError
 from compress.material import Material, Normalisation
@@ -25,6 +26,7 @@ def teacher_run(
     session: Session,
     name: str,
     recipe: Recipe,
+    smallest_map: str,
     pretrained: bool = False,
     out: Path | None = None,
     force: bool = False,
@@ -36,6 +38,7 @@ def teacher_run(
         classes=len(session.data.class_names),
         mels=session.data.mels,
         frames=session.data.frames,
+        smallest_map=map_size(smallest_map),
         pretrained=pretrained,
     )
     training = Training(

@@ -17,6 +17,7 @@ def run(config: TrainConfig) -> int:
         batch_size=config.batch_size,
         learning_rate=config.learning_rate,
         patience=config.patience,
+        precision=config.precision,
     )
     registry.check_student(config.student)
     registry.lookup(registry.LABEL_LOSSES, "loss", recipe.label_loss)

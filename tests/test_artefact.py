@@ -232,6 +232,42 @@ def test_external_data_counts_its_bytes_and_stays_in_its_folder(tmp_path: Path) 
         artefacts.read(path)
 
 
+def test_sizes_that_the_graph_computes_are_followed(tmp_path: Path) -> None:
+    nodes = [  # rows 0 .. batch - 1 of the flattened input, as an exporter may write a view
+        helper.make_node("Shape", ["log_mel_db"], ["sizes"], "shape", start=0, end=1),
+        helper.make_node("Squeeze", ["sizes"], ["batch"], "squeeze"),
+        helper.make_node("Range", ["zero", "batch", "one"], ["rows"], "range"),
+        helper.make_node("Flatten", ["log_mel_db"], ["flat"], "flatten"),
+        helper.make_node("Gather", ["flat", "rows"], ["picked"], "gather", axis=0),
+        helper.make_node("Gemm", ["picked", "w"], ["logits"], "linear"),
+    ]
+    stored = [
+        model_files.scalar("zero", 0, np.int64),
+        model_files.scalar("one", 1, np.int64),
+        model_files.weight("w", 32 * 96, 5),
+    ]
+    found = artefacts.read(model_files.save(tmp_path / "m.onnx", nodes, stored))
+    assert (found.macs, found.notes) == (32 * 96 * 5, ())
+    assert found.apart == {SETTINGS: 2}
+    assert found.peak_activation_bytes == 2 * 32 * 96 * 4  # the picked rows beside the input
+
+
+def test_a_huge_computed_size_allocates_nothing(tmp_path: Path) -> None:
+    nodes = [
+        helper.make_node("Range", ["zero", "many", "one"], ["rows"], "range"),
+        helper.make_node("Gather", ["log_mel_db", "rows"], ["picked"], "gather", axis=3),
+        helper.make_node("MatMul", ["picked", "w"], ["logits"], "linear"),
+    ]
+    stored = [
+        model_files.scalar("zero", 0, np.int64),
+        model_files.scalar("many", 2**62, np.int64),
+        model_files.scalar("one", 1, np.int64),
+        model_files.weight("w", 7, 5),
+    ]
+    found = artefacts.read(model_files.save(tmp_path / "m.onnx", nodes, stored))
+    assert found.file_params == 35
+
+
 def test_unknown_sizes_are_said_and_not_guessed(tmp_path: Path) -> None:
     nodes = [helper.make_node("Conv", ["log_mel_db", "w"], ["logits"], "conv")]
     stored = [model_files.weight("w", 1, 1, 3, 3)]

@@ -15,11 +15,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from compress.artefacts.onnx_fold import fold
 from compress.artefacts.summary import read_whole
 from compress.errors import InputError
 
 MOST_FILE_BYTES = 2 * 2**30  # protobuf's own limit
 _MOST_NODES = 1_000_000  # after inlining of functions
+_MOST_ROUNDS = 4  # of shape inference, with computed sizes folded in between
 _KEPT_ELEMENTS = 1024  # larger tensors cannot be shapes, shape inference does not need their data
 
 # Bits per element by TensorProto.DataType; strings have no fixed size.
@@ -338,7 +340,6 @@ class _Flattener:
 
 def _infer_shapes(model: Any, graph: Graph) -> None:
     """Fill ``graph.shapes`` and ``graph.types`` for batch 1, as far as the file tells."""
-    import onnx
     from onnx import shape_inference
 
     proto = model.graph
@@ -366,12 +367,27 @@ def _infer_shapes(model: Any, graph: Graph) -> None:
             for name in ("raw_data", *_TYPED_FIELDS):
                 tensor.ClearField(name)
     _use_standard_operators(proto)
-    try:
-        inferred = shape_inference.infer_shapes(model, data_prop=True).graph
-    except Exception as error:  # C++ raises several types; the weights can be counted all the same
-        graph.notes.append(f"shapes cannot be inferred ({' '.join(str(error).split())[:120]})")
-        inferred = onnx.GraphProto()
-    for value in (*proto.input, *inferred.value_info, *inferred.output):
+    for _ in range(_MOST_ROUNDS):
+        try:
+            inferred = shape_inference.infer_shapes(model, data_prop=True).graph
+        except Exception as error:  # C++ raises several types; the weights can be counted anyway
+            reason = " ".join(str(error).split())[:120]
+            graph.notes.append(f"shapes cannot be inferred ({reason})")
+            break
+        _take_shapes(graph, (*proto.input, *inferred.value_info, *inferred.output))
+        for tensor in proto.initializer:
+            graph.shapes[tensor.name] = tuple(tensor.dims)
+        computed = (name for node in proto.node for name in node.output if name)
+        if all(name in graph.shapes for name in computed) or not fold(proto, graph.shapes):
+            break
+    for key, stored in graph.stored.items():
+        graph.shapes[key] = stored.dims
+        graph.types[key] = stored.data_type
+
+
+def _take_shapes(graph: Graph, values: Any) -> None:
+    """Note the types of some tensors, and the shapes of those whose sizes are all known."""
+    for value in values:
         tensor_type = value.type.tensor_type
         graph.types[value.name] = tensor_type.elem_type
         if tensor_type.HasField("shape"):
@@ -384,9 +400,6 @@ def _infer_shapes(model: Any, graph: Graph) -> None:
             known = tuple(dim for dim in dims if dim is not None)
             if len(known) == len(dims) and min(known, default=0) >= 0:
                 graph.shapes[value.name] = known
-    for key, stored in graph.stored.items():
-        graph.shapes[key] = stored.dims
-        graph.types[key] = stored.data_type
 
 
 # Operators of onnxruntime's own domain that shape inference does not know, as standard ones with
