@@ -1,0 +1,385 @@
+"""Gather every run into one report: a table, Markdown, CSV, JSON and a page with figures.
+
+    python -m compress.report                 runs/ -> runs/report/report.{html,md,csv,json}
+
+Figures of a run are believed only while its file has the hash that they were measured on. Before
+any run exists, every registered student is listed with its parameters and MACs.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import math
+import shutil
+import sys
+import time
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from compress import artefacts, budgets, cli, registry, runs
+from compress.config import ReportConfig
+from compress.errors import InputError
+from reports import html, records, tables
+from reports.records import Entry, Record, Report, Summary
+
+_MOST_CURVE_BYTES = 16 * 2**20
+_HASHING_THREADS = 4
+
+
+def run(config: ReportConfig) -> int:
+    limits = budgets.load(config.budgets)
+    out = config.out or config.runs / "report"
+    _refuse_if_no_folder(out)
+    if config.runs.exists() and not config.runs.is_dir():
+        raise InputError(f"{config.runs}: not a folder; give the folder that holds the runs")
+    entries, notes = gather(config.runs, limits)
+    if not entries:
+        entries = registered_students(limits)
+        notes.append(f"{config.runs}: no finished run yet; these are the registered students")
+    detailed, choice = choose_details(entries, config.details)
+    report = Report(
+        entries=entries,
+        summaries=summaries(entries),
+        notes=notes,
+        limits=limits.limits,
+        detailed=[with_curves(entry) for entry in detailed],
+        detail_choice=choice,
+        made=time.strftime("%Y-%m-%d %H:%M"),
+    )
+    runs.write_text(out / "report.json", records.to_json(e.record for e in report.entries))
+    runs.write_text(out / "report.csv", tables.comma_separated(report))
+    runs.write_text(out / "report.md", tables.markdown(report))
+    runs.write_text(out / "report.html", html.page(report))
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+    cli.say(tables.terminal(report, width))
+    cli.say()
+    following = "gate" if report.measured else "distill --student dsc500"
+    place = out / "report.html"
+    cli.say(f"The report lies in {place} (.md, .csv, .json). Next: python -m compress.{following}")
+    return 0
+
+
+def _refuse_if_no_folder(out: Path) -> None:
+    if out.exists() and not out.is_dir():
+        raise InputError(f"{out}: is a file; give another folder with --out")
+
+
+# --- from run folders to entries -----------------------------------------------------------------
+
+
+def gather(root: Path, limits: budgets.Budgets) -> tuple[list[Entry], list[str]]:
+    """(an entry per artefact, why runs were left out).
+
+    By data set, most accurate first, runs that differ by seed or fold alone together.
+    """
+    folders = runs.find_runs(root)
+    with ThreadPoolExecutor(_HASHING_THREADS) as pool:  # hashing lets other threads run
+        read = list(pool.map(lambda folder: _read_run(folder, limits), folders))
+    found = [(entry, manifest) for entry, manifest, _ in read if entry]
+    notes = [note for _, _, note in read if note]
+    groups: dict[str, list[int]] = {}
+    for index, (_, manifest) in enumerate(found):
+        groups.setdefault(_group(manifest), []).append(index)
+    entries = [entry for entry, _ in found]
+    for members in groups.values():
+        several = [(entries[i], found[i][1]) for i in members]
+        for i, entry in zip(members, _told_apart(several), strict=True):
+            entries[i] = entry
+    means = {id(e): s.accuracy for s in records.standings(entries) for e in s.members}
+    entries.sort(key=lambda e: (e.data_set, -means.get(id(e), 0.0), e.group, e.variant, e.run))
+    return entries, notes
+
+
+def _read_run(folder: Path, limits: budgets.Budgets) -> tuple[Entry | None, dict[str, Any], str]:
+    """(entry, manifest, note); no entry where the run is unfinished or damaged."""
+    try:
+        opened = runs.open_run(folder)
+        if not opened.complete:
+            return None, {}, f"{folder}: running or interrupted, not in the table"
+        return _entry(opened, opened.metrics(), limits), opened.manifest, ""
+    except InputError as error:
+        return None, {}, str(error)
+
+
+def _entry(run: runs.Run, metrics: dict[str, Any], limits: budgets.Budgets) -> Entry:
+    """The entry of a finished run, with figures only as far as they hold for the file."""
+    test = _table(_table(metrics, "splits"), "test")
+    data = run.manifest["data"]
+    classes = run.class_names
+    record = Record(
+        name=run.name,
+        stage=str(run.manifest["stage"]),
+        data=_data_name(run.manifest),
+        params=_whole(metrics.get("params")),
+        file_params=_whole(metrics.get("file_params")),
+        macs=_whole(metrics.get("macs")),
+        file_bytes=_whole(metrics.get("file_bytes")),
+        peak_activation_bytes=_whole(metrics.get("peak_activation_bytes")),
+        accuracy=_share(test.get("accuracy")),
+        accuracy_low=_share(test.get("accuracy_low")),
+        accuracy_high=_share(test.get("accuracy_high")),
+        recall={str(k): _share(v) for k, v in _table(test, "recall").items()} or None,
+        latency_ms=_number(metrics.get("latency_ms")),
+        seeds=1,
+    )
+    record, warning = _verified(run, metrics, record)
+    over, within = compare(record, limits)
+    valid = not warning
+    return Entry(
+        record=dataclasses.replace(record, within_budget=within),
+        run=str(run.folder),
+        data_set=str(data.get("name", "")),
+        synthetic=data.get("synthetic") is True,
+        over=over,
+        warning=warning,
+        classes=classes if valid else (),
+        confusion=_confusion(test.get("confusion"), len(classes)) if valid else (),
+        clips=_whole(test.get("clips")) if valid else None,
+        loss=_number(test.get("loss")) if valid else None,
+        calibration_error=_number(test.get("calibration_error")) if valid else None,
+        finished=(run.folder / runs.METRICS).stat().st_mtime,
+    )
+
+
+def _verified(run: runs.Run, metrics: dict[str, Any], record: Record) -> tuple[Record, str]:
+    """The record with path and hash of the file; without measured figures where it changed."""
+    name = metrics.get("artifact")
+    measured = Record(name=record.name, stage=record.stage, data=record.data, seeds=record.seeds)
+    if not isinstance(name, str) or Path(name).name != name or name in ("", ".", ".."):
+        return measured, "metrics.json names no file of this run folder; measure the run again"
+    path = run.folder / name
+    if not path.is_file():
+        return measured, f"{name} is missing; its figures are left out"
+    digest = artefacts.sha256_of(path)
+    if digest == metrics.get("sha256"):
+        return dataclasses.replace(record, artifact=str(path), sha256=digest), ""
+    counted = dataclasses.replace(measured, artifact=str(path), sha256=digest)
+    reason = f"{name} changed since it was measured; sizes are counted anew, the rest is left out"
+    try:
+        summary = artefacts.read(path)
+    except InputError as error:
+        return counted, f"{name} changed since it was measured and cannot be read ({error})"
+    counted = dataclasses.replace(
+        counted,
+        file_params=summary.file_params,
+        macs=summary.macs,
+        file_bytes=summary.file_bytes,
+        peak_activation_bytes=summary.peak_activation_bytes,
+    )
+    return counted, reason
+
+
+def compare(record: Record, limits: budgets.Budgets) -> tuple[dict[str, int], bool | None]:
+    """(figure -> excess over its limit, whether all limits are kept; None: not all measured).
+
+    Parameters are compared as trained and as in the file; the larger one has to keep the limit.
+    """
+    over: dict[str, int] = {}
+    unknown = False
+    for figure, limit in limits.limits.items():
+        values = [getattr(record, figure)]
+        if figure == "params":
+            values.append(record.file_params)
+        known = [value for value in values if value is not None]
+        if not known:
+            unknown = True
+        elif max(known) > limit:
+            over[figure] = max(known) - limit
+    return over, False if over else None if unknown else True
+
+
+def _data_name(manifest: dict[str, Any]) -> str:
+    fold = manifest.get("fold")
+    return str(manifest["data"].get("name", "")) + (f", fold {fold}" if fold is not None else "")
+
+
+# --- runs that differ by seed or fold alone ------------------------------------------------------
+
+_VARYING = ("seed", "split", "teachers", "parent", "processes")
+
+
+def _group(manifest: dict[str, Any]) -> str:
+    """Equal for runs that differ by seed or fold alone. Teachers are compared by their names."""
+    settings = manifest.get("settings")
+    fixed = (
+        {key: value for key, value in settings.items() if key not in _VARYING}
+        if isinstance(settings, dict)
+        else manifest.get("key")
+    )
+    teachers = manifest.get("teachers")
+    names = [t.get("name") for t in teachers if isinstance(t, dict)] if teachers else []
+    parent = manifest.get("parent")
+    return runs.digest(
+        [
+            manifest.get("name"),
+            manifest.get("stage"),
+            manifest["data"].get("content_hash"),
+            fixed,
+            names,
+            parent.get("name") if isinstance(parent, dict) else None,
+        ]
+    )
+
+
+def _told_apart(members: Sequence[tuple[Entry, dict[str, Any]]]) -> list[Entry]:
+    """Entries of one group with their number, and with what tells each from the others."""
+    seeds = {manifest.get("seed") for _, manifest in members}
+    folds = {manifest.get("fold") for _, manifest in members}
+    distinct = len({(manifest.get("seed"), manifest.get("fold")) for _, manifest in members})
+    told = []
+    for entry, manifest in members:
+        parts = [f"seed {manifest.get('seed')}"] if len(seeds) > 1 else []
+        parts += [f"fold {manifest.get('fold')}"] if len(folds) > 1 else []
+        told.append(
+            dataclasses.replace(
+                entry,
+                variant=", ".join(parts),
+                group=_group(members[0][1]),
+                varied=" and ".join(
+                    word for word, values in (("seeds", seeds), ("folds", folds)) if len(values) > 1
+                ),
+                record=dataclasses.replace(entry.record, seeds=distinct),
+            )
+        )
+    return told
+
+
+def summaries(entries: Iterable[Entry]) -> list[Summary]:
+    """Mean and spread of every group of at least two runs whose accuracies hold."""
+    found = []
+    for standing in records.standings(entries):
+        members = standing.members
+        if standing.deviation is None:
+            continue
+        first = members[0]
+        accuracies = [entry.record.accuracy or 0.0 for entry in members]
+        found.append(
+            Summary(
+                name=first.record.name,
+                stage=first.record.stage,
+                data=first.data_set,
+                varied=first.varied,
+                runs=len(members),
+                accuracy_mean=standing.accuracy,
+                accuracy_deviation=standing.deviation,
+                accuracy_least=min(accuracies),
+                accuracy_most=max(accuracies),
+                params=_same(entry.record.params for entry in members),
+                macs=_same(entry.record.macs for entry in members),
+            )
+        )
+    return sorted(found, key=lambda s: (s.data, -s.accuracy_mean, s.name))
+
+
+def _same(values: Iterable[int | None]) -> int | None:
+    found = set(values)
+    return found.pop() if len(found) == 1 else None
+
+
+# --- what is shown in detail ---------------------------------------------------------------------
+
+
+def choose_details(entries: Sequence[Entry], most: int) -> tuple[list[Entry], str]:
+    """The best and the latest runs in turn, and a sentence that says so where others are left."""
+    measured = [entry for entry in entries if entry.record.accuracy is not None]
+    if len(measured) <= most:
+        return measured, ""
+    groups = records.standings(measured)
+    firsts = [standing.first for standing in groups]  # one of each before a second seed or fold
+    others = [entry for standing in groups for entry in standing.members[1:]]
+    chosen: dict[str, Entry] = {}
+    for candidates in (firsts, others):
+        best = sorted(candidates, key=lambda e: -(e.record.accuracy or 0.0))
+        latest = sorted(candidates, key=lambda e: -e.finished)
+        for entry in itertools.chain.from_iterable(zip(latest, best, strict=True)):
+            if len(chosen) < most:
+                chosen[entry.run] = entry
+    kept = [entry for entry in entries if entry.run in chosen]
+    return kept, (
+        f"{most} of {len(measured):,} runs, chosen from the latest and the most accurate in turn, "
+        "one of each before further seeds or folds; more with --details."
+    )
+
+
+def with_curves(entry: Entry) -> Entry:
+    """The entry with the columns of its curves.csv; without them where there are none."""
+    path = Path(entry.run) / runs.CURVES
+    try:
+        if path.stat().st_size > _MOST_CURVE_BYTES:
+            return entry
+        return dataclasses.replace(
+            entry, curves=records.read_curves(path.read_text(encoding="utf-8"))
+        )
+    except (OSError, UnicodeDecodeError):
+        return entry
+
+
+def registered_students(limits: budgets.Budgets) -> list[Entry]:
+    """Every registered student as built for the default classes: parameters and MACs only."""
+    try:
+        from compress import measure
+    except ImportError as error:
+        raise InputError(
+            f"no finished run, and torch is needed to list the students ({error})"
+        ) from None
+    entries = []
+    for name in registry.STUDENTS:
+        model = registry.build_student(name)
+        size = {"mels": 32, "frames": 96} | dict(model.arguments)
+        record = Record(
+            name=name,
+            stage="registered",
+            params=measure.count_params(model),
+            macs=measure.count_macs(model, size["mels"], size["frames"]),
+        )
+        over, within = compare(record, limits)
+        entries.append(Entry(dataclasses.replace(record, within_budget=within), over=over))
+    return entries
+
+
+# --- values from files ---------------------------------------------------------------------------
+
+
+def _table(values: dict[str, Any], key: str) -> dict[str, Any]:
+    found = values.get(key)
+    return found if isinstance(found, dict) else {}
+
+
+def _number(value: Any) -> float | None:
+    """A finite number of at least 0, else None."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return None
+    try:
+        return float(value) if math.isfinite(value) and value >= 0 else None
+    except OverflowError:
+        return None
+
+
+def _share(value: Any) -> float | None:
+    number = _number(value)
+    return number if number is not None and number <= 1 else None
+
+
+def _whole(value: Any) -> int | None:
+    number = _number(value)
+    return int(value) if number is not None and number == int(number) else None
+
+
+def _confusion(value: Any, classes: int) -> Sequence[Sequence[int]]:
+    """A square table of counts, or nothing."""
+    if not isinstance(value, list) or len(value) != classes:
+        return ()
+    rows = []
+    for row in value:
+        counts = [_whole(cell) for cell in row] if isinstance(row, list) else []
+        if len(counts) != classes or None in counts:
+            return ()
+        rows.append([count or 0 for count in counts])
+    return rows
+
+
+if __name__ == "__main__":
+    raise SystemExit(cli.main(ReportConfig, run, __doc__))

@@ -1,0 +1,1 @@
+"""Tables, figures and one HTML page from recorded numbers, without torch or compress."""
