@@ -12,7 +12,7 @@ distill: setup
 
 test: setup
 	$(RUN) -m ruff check .
-	$(RUN) -m pytest
+	OMP_NUM_THREADS=1 $(RUN) -m pytest --numprocesses 2 --dist loadfile
 
 report: setup
 	$(RUN) -m compress.report

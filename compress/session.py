@@ -6,10 +6,11 @@ train_run         network + task + recipe -> run folder: weights, ONNX, metrics,
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -98,8 +99,8 @@ def open_session(data_options: DataOptions, run_options: RunOptions) -> Session:
     synthetic = " (synthetic)" if data.synthetic and "synthetic" not in data.name else ""
     session.say(
         f"data      {data.name}{synthetic}: {len(data):,} windows, "
-        f"{len(data.class_names)} classes; {len(split.train):,} train, {len(split.validation):,} validation, "
-        f"{len(split.test):,} test; {split.description}"
+        f"{len(data.class_names)} classes; {len(split.train):,} train, "
+        f"{len(split.validation):,} validation, {len(split.test):,} test; {split.description}"
     )
     for note in data.notes:
         session.say(f"note      {note}")
@@ -250,16 +251,16 @@ def _settings(session: Session, training: Training) -> dict[str, Any]:
     }
 
 
-def _held(session: Session, writer: RunWriter) -> Any:
-    import contextlib
+@contextlib.contextmanager
+def _held(session: Session, writer: RunWriter) -> Iterator[None]:
+    """The leading process holds the run folder; all are refused where another command does."""
+    with contextlib.ExitStack() as stack:
 
-    @contextlib.contextmanager
-    def held():
-        with contextlib.ExitStack() as stack:
-            session.lead(lambda: stack.enter_context(writer.locked()) and None)
-            yield
+        def hold() -> None:
+            stack.enter_context(writer.locked())
 
-    return held()
+        session.lead(hold)
+        yield
 
 
 def _reference(run: Run) -> dict[str, str]:

@@ -21,7 +21,7 @@ def table(rows: Sequence[tuple[str, Run]]) -> str:
                 role,
                 run.name,
                 f"{figures['params']:,}",
-                f"{figures['macs'] / 1e6:.1f} M",
+                "unknown" if figures["macs"] is None else f"{figures['macs'] / 1e6:.1f} M",
                 f"{100 * test['accuracy']:.1f} %  ({100 * test['accuracy_low']:.1f} to "
                 f"{100 * test['accuracy_high']:.1f})",
                 str(run.folder),
