@@ -10,12 +10,14 @@ shard; two processes that want the same set wait for one another.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
+import multiprocessing
 import os
 import shutil
-import sys
-from collections.abc import Callable, Mapping, Sequence
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -35,6 +37,7 @@ Shard = dict[str, Any]
 """What one job gives: ``codes`` (n, mels, frames) int16, ``labels``, ``recording_ids``,
 ``clip_ids`` and optionally ``folds`` (n,) int64, and optionally ``notes``, a list of sentences."""
 
+_THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 _COLUMNS = ("labels", "recording_ids", "clip_ids", "folds")
 
 
@@ -114,6 +117,17 @@ def default_cache() -> Path:
     return (Path(base) if base else Path.home() / ".cache") / "compress-workbench"
 
 
+def find_set(wanted_hash: str, cache: Path | None = None) -> SpectrogramSet | None:
+    """The prepared set of just that content, where the cache has it."""
+    for path in sorted(((cache or default_cache()) / "sets").glob("*/set.json")):
+        try:
+            if read_json(path).get("content_hash") == wanted_hash:
+                return open_set(path.parent)
+        except (InputError, KeyError):
+            continue  # a damaged set is not the one that is looked for
+    return None
+
+
 def build_cached(
     *,
     name: str,
@@ -180,13 +194,15 @@ def _make_shards(
                 _write_shard(partial, index, make, jobs[index])
                 bar.update(units_per_job)
             return
-        import multiprocessing
         from concurrent.futures import ProcessPoolExecutor, as_completed
 
         context = multiprocessing.get_context("spawn")
-        with ProcessPoolExecutor(
-            min(workers, len(todo)), mp_context=context, initializer=_one_thread
-        ) as pool:
+        with (
+            _one_thread_each(),
+            ProcessPoolExecutor(
+                min(workers, len(todo)), mp_context=context, initializer=_watch_parent
+            ) as pool,
+        ):
             running = [pool.submit(_write_shard, partial, i, make, jobs[i]) for i in todo]
             try:
                 for future in as_completed(running):
@@ -197,14 +213,31 @@ def _make_shards(
                 raise
 
 
-def _one_thread() -> None:
-    """One thread per worker process, without importing torch for jobs that do not need it."""
-    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
-        os.environ[name] = "1"
-    if "torch" in sys.modules:
-        import torch
+@contextlib.contextmanager
+def _one_thread_each() -> Iterator[None]:
+    """Processes started meanwhile compute on one thread: libraries read this when they load."""
+    before = {name: os.environ.get(name) for name in _THREAD_VARIABLES}
+    os.environ.update(dict.fromkeys(_THREAD_VARIABLES, "1"))
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
 
-        torch.set_num_threads(1)
+
+def _watch_parent() -> None:
+    """A worker whose parent was killed would wait for its next job for ever: end it instead."""
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
 
 
 def _write_shard(partial: Path, index: int, make: Callable[[Any], Shard], job: Any) -> None:
