@@ -9,6 +9,8 @@ COMMANDS = {
     "teach": "train a timm teacher",
     "train": "train a student on labels alone, by a recipe",
     "distill": "train a student under a teacher, export it, measure the file",
+    "prune": "take channels out of a trained student until it meets a target",
+    "quantize": "turn a trained student into an int8 file, measured against the float one",
     "predict": "classes over time of a sound file, by a finished run",
     "report": "tabulate and draw every run, as text, CSV, JSON and one HTML page",
     "gate": "fail files and students that are over their budget",

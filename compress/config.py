@@ -404,9 +404,7 @@ class PredictConfig:
         (), "sound file (wav, flac, ogg, mp3; any sample rate, mono or stereo)", positional=True
     )
     model: Path | None = option(None, "run folder with model.onnx, or an .onnx file in one")
-    hop: float = option(
-        0.62, "time from one decision to the next", unit="s", least=0.01, most=60.0
-    )
+    hop: float = option(0.62, "time from one decision to the next", unit="s", least=0.01, most=60.0)
     smoothing: float = option(
         2.0, "time constant of the smoothed decision; 0: none", unit="s", least=0.0, most=600.0
     )
@@ -416,3 +414,91 @@ class PredictConfig:
         choices=("run", "default"),
     )
     json: bool = option(False, "print one JSON object instead of text")
+
+
+@dataclass(frozen=True, kw_only=True)
+class QuantizeConfig(DataOptions, RunOptions):
+    """python -m compress.quantize"""
+
+    run: Path | None = option(None, "what to quantise: a run folder, or a float .onnx file")
+    data: str | None = option(
+        None,
+        "data set to calibrate and measure on, as for distill (default: that of the run, from the "
+        "cache; an .onnx file needs it)",
+    )
+    seed: int | None = option(None, "seed of samples and fine-tuning (default: the run's)", least=0)
+    calibration: str = option(
+        "minmax",
+        "how ranges come from activations on training windows",
+        choices=("minmax", "percentile", "entropy"),
+    )
+    samples: int = option(256, "training windows to calibrate on", least=1, most=65536)
+    activations: str = option(
+        "uint8",
+        "type of activations: uint8 is fast on x86, int8 is what microcontrollers take (one model, "
+        "other zero points)",
+        choices=("uint8", "int8"),
+    )
+    int8_io: bool = option(False, "8-bit input and output instead of float dB and logits")
+    qat: bool = option(False, "fine-tune with fake quantisation, under the run's teacher")
+    auto: bool = option(False, "fine-tune only where accuracy falls by more than --tolerance")
+    tolerance: float = option(
+        0.3, "allowed fall of validation accuracy for --auto", unit="points", least=0, most=100
+    )
+    sensitivity: bool = option(False, "print what quantising each layer costs")
+    keep_float: tuple[str, ...] = option(
+        (), "layer to keep in float: a name, or a number for the costliest ones"
+    )
+    weight_bits: str = option(
+        "8", "bits of a weight in the file; 4 keeps 8-bit arithmetic", choices=("8", "4")
+    )
+    teacher: tuple[Path, ...] = option(
+        (), "run folder of a teacher for --qat (default: those of the run, or labels alone)"
+    )
+    without_teacher: bool = option(False, "fine-tune on labels alone")
+    epochs: int = option(10, "epochs of fine-tuning", least=1)
+    learning_rate: float = option(1e-4, "peak learning rate of fine-tuning", least=0.0)
+    batch_size: int = option(64, "windows per step of fine-tuning", least=2)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PruneConfig(DataOptions, RunOptions, RecipeOptions):
+    """python -m compress.prune"""
+
+    run: Path | None = option(None, "run folder of the student (or teacher) to prune")
+    params: int | None = option(None, "prune channels until it has at most so many", least=1)
+    macs: float | None = option(
+        None, "prune channels until a window takes at most so many multiply-accumulates", least=1.0
+    )
+    latency_ratio: float | None = option(
+        None,
+        "prune channels until the file takes at most this share of its time, measured here",
+        least=0.01,
+        most=0.99,
+    )
+    sparsity: float | None = option(
+        None,
+        "set this share of single weights to zero instead; the network keeps its size and speed",
+        least=0.01,
+        most=0.99,
+    )
+    sparsity_scope: str = option(
+        "global", "where the smallest weights are looked for", choices=("global", "layer")
+    )
+    importance: str = option(
+        "magnitude",
+        "which channels go first; random is the control",
+        choices=("magnitude", "bn-scale", "taylor", "random"),
+    )
+    round_to: int = option(8, "widths stay multiples of it", unit="channels", least=1, most=256)
+    steps: int = option(4, "times that channels are taken out, with training after each", least=1)
+    step_epochs: int = option(3, "epochs of training between steps", least=1)
+    recipe: str = option("finetune", "training recipe: a name or a TOML file")
+    data: str | None = option(
+        None, "data set, where that of the run is not in the cache any more, as for distill"
+    )
+    seed: int | None = option(None, "seed of batches and importance (default: the run's)", least=0)
+    teacher: tuple[Path, ...] = option(
+        (), "run folder of a teacher (default: those of the run, or labels alone)"
+    )
+    without_teacher: bool = option(False, "fine-tune on labels alone")

@@ -31,7 +31,7 @@ from compress.data.audio import (
     stream_windows,
 )
 from compress.errors import InputError
-from compress.evaluate import onnx_session
+from compress.evaluate import Predictor, onnx_predictor, onnx_session
 from compress.frontend import FrontEnd, power_to_db
 from compress.runs import MANIFEST, ONNX, open_run, sha256_file
 
@@ -40,21 +40,20 @@ _BATCH = 128
 
 @dataclass(frozen=True)
 class Model:
-    """A model file ready to run. ``session`` takes (B, 1, mels, frames) dB, gives logits."""
+    """A model file ready to run. ``predict``: (B, 1, mels, frames) dB -> logits (B, classes)."""
 
     path: Path
     sha256: str
     class_names: tuple[str, ...]
     frontend: FrontEnd
-    session: Any
+    predict: Predictor
 
     def probabilities(self, decibels: np.ndarray) -> np.ndarray:
         """(B, mels, frames) dB -> (B, classes)."""
-        name = self.session.get_inputs()[0].name
         parts = []
         for at in range(0, len(decibels), _BATCH):
             batch = np.ascontiguousarray(decibels[at : at + _BATCH, None], dtype=np.float32)
-            logits = self.session.run(None, {name: batch})[0].astype(np.float64)  # (B, classes)
+            logits = self.predict(batch).astype(np.float64)  # (B, classes)
             powers = np.exp(logits - logits.max(axis=1, keepdims=True))
             parts.append(powers / powers.sum(axis=1, keepdims=True))
         return np.concatenate(parts)
@@ -144,7 +143,7 @@ def load_model(path: Path, frontend_choice: str = "run") -> Model:
             f"{len(record.class_names)}; the two do not belong together"
         )
     frontend = _frontend(folder, record.manifest["data"].get("frontend"), shape, frontend_choice)
-    return Model(file, sha256_file(file), record.class_names, frontend, session)
+    return Model(file, sha256_file(file), record.class_names, frontend, onnx_predictor(file))
 
 
 def _frontend(folder: Path, recorded: Any, shape: list[Any], choice: str) -> FrontEnd:

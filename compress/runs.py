@@ -8,6 +8,7 @@
               metrics.json         everything measured on model.onnx, with its hash
               curves.csv, curves.png
               checkpoint.pt        only while training; the same command continues from it
+              steps/               likewise, of a pass that trains several times
 
 Files are written to a temporary name and renamed, so that a killed process leaves whole files.
 """
@@ -20,6 +21,7 @@ import json
 import os
 import platform
 import re
+import shutil
 import sys
 import time
 from collections.abc import Iterator, Mapping
@@ -39,6 +41,7 @@ ONNX = "model.onnx"
 SPLIT = "split.json"
 CURVES = "curves.csv"
 CHECKPOINT = "checkpoint.pt"
+STEPS = "steps"
 
 _LARGEST_JSON_BYTES = 512 * 2**20
 
@@ -135,6 +138,11 @@ class Run:
         """A file that the run must have; raises InputError where it is missing."""
         path = self.folder / name
         if not path.is_file():
+            if self.manifest["stage"] == "quantize" and name in (MODEL, WEIGHTS):
+                raise InputError(
+                    f"{self.folder}: holds an int8 file, whose weights cannot be trained further; "
+                    "give the run that it was made of"
+                )
             raise InputError(
                 f"{self.folder}: this run folder has no {name}; "
                 f"run the command that made it again to finish it"
@@ -145,8 +153,29 @@ class Run:
         return read_json(self.file(METRICS))
 
     def model_hash(self) -> str:
-        """The hash that children record of this parent: its weights' bytes."""
-        return sha256_file(self.file(WEIGHTS))
+        """The hash that children record of this parent: its weights' bytes, or its int8 file's."""
+        return sha256_file(self.file(ONNX if self.manifest["stage"] == "quantize" else WEIGHTS))
+
+    def reference(self) -> dict[str, str]:
+        """What a manifest records of a parent or a teacher."""
+        return {
+            "folder": str(self.folder),
+            "name": self.name,
+            "weights_sha256": self.model_hash(),
+        }
+
+    def check_unchanged(self) -> None:
+        """Raise InputError where the run is unfinished or its files are not those it recorded."""
+        if not self.complete:
+            raise InputError(
+                f"{self.folder}: this run is not finished; run its command again first"
+            )
+        lost = missing(self.folder, self.manifest)
+        if lost:
+            raise InputError(
+                f"{self.folder}: {', '.join(lost)} changed since this run was finished, so its "
+                "figures do not hold; run the command that made it again"
+            )
 
 
 def open_run(folder: Path) -> Run:
@@ -227,8 +256,8 @@ class RunWriter:
                 self.manifest = found
                 return True
         if force and self.writes:
-            for name in (CHECKPOINT, METRICS):
-                (self.folder / name).unlink(missing_ok=True)
+            (self.folder / METRICS).unlink(missing_ok=True)
+            self._forget_progress()
         self.manifest |= {
             "schema": SCHEMA,
             "status": "running",
@@ -245,7 +274,11 @@ class RunWriter:
         self.manifest |= {"status": "complete", "artefacts": hashes, **more}
         self._save()
         if self.writes:
-            (self.folder / CHECKPOINT).unlink(missing_ok=True)
+            self._forget_progress()
+
+    def _forget_progress(self) -> None:
+        (self.folder / CHECKPOINT).unlink(missing_ok=True)
+        shutil.rmtree(self.folder / STEPS, ignore_errors=True)
 
     def _save(self) -> None:
         if self.writes:

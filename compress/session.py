@@ -20,7 +20,6 @@ import torch
 from torch import nn
 
 from compress import checkpoint, cli, evaluate, export, fit, measure, metrics, runs
-from compress.artefacts import onnx_file
 from compress.config import DataOptions, RunOptions
 from compress.data import open_data
 from compress.data.sets import SpectrogramSet
@@ -72,8 +71,13 @@ class Session:
         return value
 
     def data_name(self) -> str:
-        fold = f"-fold{self.split.fold}" if self.split.fold is not None else ""
-        return runs.slug(Path(self.data.name).name.removesuffix(" (synthetic)")) + fold
+        return data_name(self.data, self.split)
+
+
+def data_name(data: SpectrogramSet, split: Split) -> str:
+    """The data set and its fold, as a part of a run folder's name."""
+    fold = f"-fold{split.fold}" if split.fold is not None else ""
+    return runs.slug(Path(data.name).name.removesuffix(" (synthetic)")) + fold
 
 
 def read_data(options: DataOptions) -> tuple[SpectrogramSet, Split]:
@@ -135,8 +139,11 @@ def start_processes(options: RunOptions) -> Any:
 class Training:
     """What ``train_run`` trains.
 
-    stage: teach, train or distill. settings: everything beyond recipe, data and seed that decides
-    the result, JSON-able. make_task: called with the device once the network exists.
+    stage: teach, train, distill or prune. settings: everything beyond recipe, data and seed that
+    decides the result, JSON-able. make_task: called with the material once it is there.
+    procedure: trains in another way than once from ``model`` (see :func:`train_once`), and gives
+    the network that is shipped. compare: what metrics.json gets besides, from the run folder with
+    its model.onnx. notes: what the manifest has to say to a reader.
     """
 
     stage: str
@@ -152,6 +159,31 @@ class Training:
     out: Path | None = None
     force: bool = False
     kind: str = "trained"
+    procedure: Procedure | None = None
+    compare: Callable[[Path], Mapping[str, Any]] | None = None
+    notes: Sequence[str] = ()
+
+
+Procedure = Callable[["Session", Training, Material, Path], tuple[nn.Module, fit.Progress]]
+"""Session, what to train, its material and the run folder -> network and how it went."""
+
+
+def train_once(
+    session: Session, training: Training, material: Material, folder: Path
+) -> tuple[nn.Module, fit.Progress]:
+    """One training of ``training.model`` by its recipe."""
+    progress = fit.train_network(
+        training.model,
+        training.make_task(material),
+        material,
+        (session.data, session.split.validation, session.normalisation),
+        training.recipe,
+        session.seed,
+        folder / runs.CHECKPOINT,
+        session.fabric,
+        f"{training.kind} {training.name}",
+    )
+    return training.model, progress
 
 
 def train_run(session: Session, training: Training) -> Run:
@@ -178,8 +210,9 @@ def train_run(session: Session, training: Training) -> Run:
         "device": _device_name(session.fabric.device),
         "processes": session.fabric.world_size,
         "data": session.data.describe(),
-        "parent": _reference(training.parent) if training.parent else None,
-        "teachers": [_reference(teacher) for teacher in training.teachers],
+        "parent": training.parent.reference() if training.parent else None,
+        "teachers": [teacher.reference() for teacher in training.teachers],
+        **({"notes": list(training.notes)} if training.notes else {}),
     }
     writer = RunWriter(folder, manifest, writes=session.leads)
     with _held(session, writer):
@@ -189,19 +222,11 @@ def train_run(session: Session, training: Training) -> Run:
         session.lead(lambda: _save_split(session, folder))
         material = build_material(session, training.recipe, training.transfer)
         started = time.monotonic()
-        progress = fit.train_network(
-            training.model,
-            training.make_task(material),
-            material,
-            (session.data, session.split.validation, session.normalisation),
-            training.recipe,
-            session.seed,
-            folder / runs.CHECKPOINT,
-            session.fabric,
-            f"{training.kind} {training.name}",
-        )
+        procedure = training.procedure or train_once
+        model, progress = procedure(session, training, material, folder)
         del material
-        session.lead(lambda: _finish(session, training, writer, progress, started))
+        trained = dataclasses.replace(training, model=model)
+        session.lead(lambda: _finish(session, trained, writer, progress, started))
     run = runs.open_run(folder)
     if session.leads:
         found = run.metrics()["splits"]["validation"]["accuracy"]
@@ -263,10 +288,6 @@ def _held(session: Session, writer: RunWriter) -> Iterator[None]:
         yield
 
 
-def _reference(run: Run) -> dict[str, str]:
-    return {"folder": str(run.folder), "name": run.name, "weights_sha256": run.model_hash()}
-
-
 def _save_split(session: Session, folder: Path) -> None:
     runs.write_json(folder / runs.SPLIT, session.split.to_json())
 
@@ -305,6 +326,8 @@ def _finish(
         "best_epoch": progress.best_epoch + 1,
         "seconds": round(progress.seconds, 3),
     }
+    if training.compare:
+        measured |= training.compare(folder)
     runs.write_json(folder / runs.METRICS, measured)
     writer.finish(
         [runs.MODEL, runs.WEIGHTS, runs.ONNX, runs.SPLIT, runs.CURVES, runs.METRICS, DECISIONS],
@@ -320,35 +343,15 @@ def measure_file(
     normalisation: Normalisation,
 ) -> tuple[dict[str, Any], metrics.Decisions]:
     """Everything in metrics.json, measured on the file; and its decisions on the test split."""
-    summary = onnx_file.read(path)
-    predict = evaluate.onnx_predictor(path)
-    sides = {}
-    logits = np.empty((0, 0))
-    decisions = None
-    for name in ("validation", "test"):
-        windows = getattr(split, name)
-        logits = evaluate.logits_of(predict, data, windows)
-        decisions = evaluate.decisions_of(logits, data, windows)
-        sides[name] = metrics.summarise(decisions, data.class_names)
-    assert decisions is not None
+    measured = evaluate.measure_onnx(path, data, split)
     with torch.inference_mode():
         batches = plain_batches(data, split.test, normalisation)
         in_torch = np.concatenate([model(x).numpy() for x, _ in batches])
-    latency = evaluate.latency_ms(path, data.mels, data.frames)
-    figures = {
-        "artifact": path.name,
-        "sha256": summary.sha256,
+    figures = measured.figures | {
         "params": measure.count_params(model),
-        "file_params": summary.file_params,
-        "macs": summary.macs,
-        "file_bytes": summary.file_bytes,
-        "peak_activation_bytes": summary.peak_activation_bytes,
-        "latency_ms": latency["median"],
-        "latency": latency,
-        "splits": sides,
-        "agreement": evaluate.agreement(logits, in_torch),
+        "agreement": evaluate.agreement(measured.logits["test"], in_torch),
     }
-    return figures, decisions
+    return figures, measured.decisions["test"]
 
 
 def draw_curves(folder: Path) -> None:

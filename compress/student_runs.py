@@ -13,6 +13,7 @@ from torch import nn
 from compress import checkpoint, registry, runs
 from compress.data.sets import SpectrogramSet
 from compress.errors import InputError
+from compress.material import Material
 from compress.recipe import Recipe
 from compress.runs import Run
 from compress.session import Session, Training, train_run
@@ -116,6 +117,28 @@ def twin_run(
     return train_run(session, training)
 
 
+def distill_task(
+    session: Session, distillation: Distillation, recipe: Recipe, material: Material
+) -> DistillTask:
+    """Labels and the teachers' logits for every view of the material."""
+    row = registry.lookup(registry.DISTILL_LOSSES, "distillation loss", distillation.method)
+    logits = view_logits(
+        session,
+        distillation.teachers,
+        material,
+        recipe,
+        [extra.content_hash for extra in distillation.transfer],
+        distillation.cache,
+    )
+    return DistillTask(
+        recipe,
+        row.load()(distillation.temperature),
+        distillation.label_loss_weight,
+        distillation.distill_loss_weight,
+        logits,
+    )
+
+
 def distilled_run(
     session: Session,
     name: str,
@@ -129,34 +152,14 @@ def distilled_run(
     """A student trained on labels and on its teachers' logits."""
     for teacher in distillation.teachers:
         check_teacher(session, teacher)
-    loss_row = registry.lookup(registry.DISTILL_LOSSES, "distillation loss", distillation.method)
-    distill_loss = loss_row.load()(distillation.temperature)
     model, parent = new_student(session, name, weights)
-
-    def make_task(material: Any) -> DistillTask:
-        logits = view_logits(
-            session,
-            distillation.teachers,
-            material,
-            recipe,
-            [extra.content_hash for extra in distillation.transfer],
-            distillation.cache,
-        )
-        return DistillTask(
-            recipe,
-            distill_loss,
-            distillation.label_loss_weight,
-            distillation.distill_loss_weight,
-            logits,
-        )
-
     training = Training(
         stage="distill",
         family="student",
         name=name,
         model=model,
         recipe=recipe,
-        make_task=make_task,
+        make_task=lambda material: distill_task(session, distillation, recipe, material),
         settings={
             "method": distillation.method,
             "temperature": distillation.temperature,

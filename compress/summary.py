@@ -27,10 +27,15 @@ def table(rows: Sequence[tuple[str, Run]]) -> str:
                 str(run.folder),
             )
         )
-    widths = [max(len(line[i]) for line in lines) for i in range(len(_HEAD))]
+    return aligned(lines, right=(2, 3))
+
+
+def aligned(lines: Sequence[Sequence[str]], right: Sequence[int]) -> str:
+    """Cells in columns; those of the columns ``right`` are flush right."""
+    widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
     return "\n".join(
         "  ".join(
-            cell.rjust(width) if 2 <= i <= 3 else cell.ljust(width)
+            cell.rjust(width) if i in right else cell.ljust(width)
             for i, (cell, width) in enumerate(zip(line, widths, strict=True))
         ).rstrip()
         for line in lines

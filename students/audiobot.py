@@ -88,6 +88,15 @@ class AudioBot(nn.Module):
         self.head = nn.Sequential(*layers, nn.Linear(features, classes))
         initialise_convolutions(self.blocks, _KAIMING_NEGATIVE_SLOPE)
 
+    def measured_arguments(self) -> dict[str, Any]:
+        """``arguments`` with the widths that the layers have now, after pruning in place."""
+        norms = [layer for layer in self.blocks.modules() if isinstance(layer, nn.BatchNorm2d)]
+        linears = [layer for layer in self.head if isinstance(layer, nn.Linear)]
+        return self.arguments | {
+            "widths": [norm.num_features for norm in norms],
+            "head": [linear.out_features for linear in linears[:-1]],
+        }
+
     def forward(self, windows: Tensor) -> Tensor:
         features = self.blocks(windows)  # (B, widths[-1], mels', frames')
         return self.head(global_average_pool(features))  # (B, classes)

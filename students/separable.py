@@ -141,6 +141,14 @@ class SeparableNet(nn.Module):
         self.head = nn.Linear(widths[-1], classes)
         initialise_convolutions(self)
 
+    def measured_arguments(self) -> dict[str, Any]:
+        """``arguments`` with the widths that the layers have now, after pruning in place."""
+        return self.arguments | {
+            "stem_width": self.stem[0].out_channels,
+            "widths": [block.project[0].out_channels for block in self.blocks],
+            "inner_widths": [block.expand[0].out_channels for block in self.blocks],
+        }
+
     def forward(self, windows: Tensor) -> Tensor:
         features = self.blocks(self.stem(windows))  # (B, widths[-1], mels', frames')
         return self.head(self.dropout(global_average_pool(features)))  # (B, classes)

@@ -23,7 +23,7 @@ from __future__ import annotations
 
 import contextlib
 import difflib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,6 +31,7 @@ import torch
 from torch import Tensor, nn
 
 from teachers import torchvision_shim
+from teachers.pruned_shapes import apply_shapes
 
 torchvision_shim.install()
 
@@ -52,15 +53,18 @@ def build(
     frames: int = 96,
     pretrained: bool = False,
     smallest_map: Sequence[int] = (2, 6),
+    pruned: Mapping[str, Any] | None = None,
 ) -> nn.Module:
     """The timm classifier ``name``, (B, 1, mels, frames) float32 -> logits (B, classes).
 
     ``smallest_map`` is the least size (mels', frames') of the last feature map. ``pretrained``
     loads timm's weights for ``name`` (those of the input layer are summed over the colours, the
-    head is new). The module's ``arguments`` rebuild the same structure, without weights.
+    head is new). ``pruned`` holds the sizes that pruning left (see teachers.pruned_shapes). The
+    module's ``arguments`` rebuild the same structure, without weights.
 
-    Raises ValueError for an unknown name (with the nearest ones) and for a window so small that
-    the network cannot keep ``smallest_map``; PretrainedUnavailable where weights cannot be had.
+    Raises ValueError for an unknown name (with the nearest ones), for a window so small that the
+    network cannot keep ``smallest_map``, and for sizes that do not fit; PretrainedUnavailable where
+    weights cannot be had.
     """
     check_name(name)
     if classes < 2:
@@ -80,6 +84,9 @@ def build(
         "frames": frames,
         "smallest_map": list(smallest_map),
     }
+    if pruned:
+        apply_shapes(model, pruned)
+        model.arguments["pruned"] = dict(pruned)
     return model
 
 

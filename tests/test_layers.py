@@ -17,7 +17,7 @@ MAY_IMPORT = {
     "teachers": {"teachers"},
     "reports": {"reports"},
 }
-COMMANDS = {"teach", "train", "distill", "predict", "report", "gate"}
+COMMANDS = {"teach", "train", "distill", "prune", "quantize", "predict", "report", "gate"}
 LIGHT = (
     "compress", "compress.cli", "compress.config", "compress.registry", "compress.runs",
     "compress.recipe", "compress.artefacts", "compress.gate", "compress.report", "compress.data",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import zlib
 
 import numpy as np
 import pytest
@@ -65,8 +66,6 @@ def test_a_clip_is_the_same_in_another_process(clips):
         "from compress.frontend import FrontEnd; "
         "print(zlib.crc32(scene_clip(3, 123, FrontEnd()).waveform.tobytes()))"
     )
-    import zlib
-
     answer = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, check=True
     )
@@ -162,10 +161,19 @@ def test_every_source_sounds(draw):
 
 
 def _steady_speaker(**changes) -> voice.Speaker:
-    settings = dict(
-        pitch_hz=125.0, tract=1.0, tilt=1.0, breath=0.02, jitter=0.0, shimmer=0.0, rate=2.0,
-        melody=0.0, pause=0.0, consonants=0.1, vowels=(4,),
-    )  # fmt: skip
+    settings = {
+        "pitch_hz": 125.0,
+        "tract": 1.0,
+        "tilt": 1.0,
+        "breath": 0.02,
+        "jitter": 0.0,
+        "shimmer": 0.0,
+        "rate": 2.0,
+        "melody": 0.0,
+        "pause": 0.0,
+        "consonants": 0.1,
+        "vowels": (4,),
+    }
     return voice.Speaker(**{**settings, **changes})
 
 

@@ -68,6 +68,7 @@ SILENT_TAIL = 0.06  # share of clips that end in digital silence
 NEAR_SILENCE = 0.03  # share of "other" recordings in which next to nothing is heard
 NO_SELF_NOISE = 0.25  # share of recordings whose pauses are digitally silent
 
+_MOST_RETRIES = 16
 _FRONTEND_BATCH = 4  # small batches stay in the processor's cache
 _GROUP_SIZES = (3, 3, 4, 5)
 _GROUP_CLIPS = sum(_GROUP_SIZES)
@@ -185,6 +186,11 @@ def scene_clip(seed: int, index: int, frontend: FrontEnd) -> SceneClip:
 
     sounds = np.stack([source.render(dice) for source in recording.sources])
     reference = active_level(sounds[0])
+    for _ in range(_MOST_RETRIES):  # now and then a piece of music rests for the whole clip
+        if reference > 0:
+            break
+        sounds[0] = recording.sources[0].render(dice)
+        reference = active_level(sounds[0])
     for sound, ratio in zip(sounds[1:], recording.ratios_db, strict=True):
         ratio += CLIP_RATIO_SPREAD_DB * float(dice.normals(1)[0])
         sound *= reference / max(active_level(sound), 1e-12) * decibels(-ratio)

@@ -1,0 +1,9 @@
+"""int8: from a float ONNX file to one whose weights and arithmetic are 8-bit integers.
+
+prepare     float graph -> the same function without batch norm, in operators with int8 kernels
+static      calibration on training windows -> QDQ file -> uint8 or int8, float or 8-bit ends
+simulated   the QDQ graph in torch with fake quantisation, trained, and written back
+layers      what quantising each layer costs
+interface   how an 8-bit file reads dB and gives logits
+reference   the QDQ graph in integers, in numpy
+"""

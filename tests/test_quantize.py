@@ -1,0 +1,628 @@
+"""int8 files: what they compute, what is said of them, and what is refused."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from conftest import band_spectrograms, write_npy_pair
+from onnx import TensorProto, helper, numpy_helper
+
+from compress import (
+    cli,
+    distill,
+    evaluate,
+    export,
+    metrics,
+    predict,
+    quantize,
+    quantized_runs,
+    registry,
+    runs,
+)
+from compress.artefacts import onnx_file
+from compress.config import DistillConfig, QuantizeConfig
+from compress.int8 import layers as int8_layers
+from compress.int8 import static
+from compress.int8.interface import METADATA_KEY, Interface
+from compress.int8.narrow import clip_shares, narrow_weights, pack
+from compress.int8.prepare import prepare
+from compress.int8.reference import IntegerNetwork
+from compress.int8.simulated import SimulatedNetwork
+from compress.material import Normalisation
+from compress.session import DECISIONS
+
+EFFICIENT = pytest.param("timm/test_efficientnet", marks=pytest.mark.slow)
+STUDENTS = [*registry.STUDENTS, "timm/test_resnet", EFFICIENT]
+WINDOWS, LABELS = band_spectrograms(200, seed=5)
+MEAN = Normalisation(WINDOWS.mean((0, 2)), WINDOWS.std((0, 2)))
+FEW = ["--threads", "1", "--workers", "1", "--samples", "64"]
+
+
+def run_quantize(*arguments: str | Path) -> int:
+    return cli.main(QuantizeConfig, quantize.run, "", [*FEW, *map(str, arguments)])
+
+
+def logits_of(path: Path, windows: np.ndarray = WINDOWS) -> np.ndarray:
+    return evaluate.onnx_predictor(path, threads=1)(windows[:, None])
+
+
+def stored(path: Path) -> dict[str, onnx.TensorProto]:
+    return {tensor.name: tensor for tensor in onnx.load(path).graph.initializer}
+
+
+@pytest.fixture(scope="session")
+def float_files(tmp_path_factory):
+    """name -> ONNX file of a student after a few steps on the small set."""
+    made: dict[str, Path] = {}
+
+    def file_of(name: str) -> Path:
+        if name not in made:
+            made[name] = tmp_path_factory.mktemp("float") / "model.onnx"
+            export.to_onnx(_toy_student(name), MEAN, 32, 96, made[name])
+        return made[name]
+
+    return file_of
+
+
+def _toy_student(name: str) -> torch.nn.Module:
+    torch.manual_seed(0)
+    model = registry.build_student(name, classes=5).train()
+    x = torch.from_numpy((WINDOWS - MEAN.mean[:, None]) / MEAN.deviation[:, None])[:, None]
+    y = torch.from_numpy(LABELS)
+    optimiser = torch.optim.Adam(model.parameters(), lr=2e-3)
+    for step in range(24):
+        rows = torch.arange(step * 15, step * 15 + 15) % len(x)
+        optimiser.zero_grad()
+        torch.nn.functional.cross_entropy(model(x[rows]), y[rows]).backward()
+        optimiser.step()
+    return model.eval()
+
+
+@pytest.fixture(scope="session")
+def quantised(float_files, tmp_path_factory):
+    """name -> (prepared float model, QDQ model with uint8 activations, its file)."""
+    made = {}
+
+    def of(name: str):
+        if name not in made:
+            prepared = prepare(float_files(name))
+            with static.StaticQuantiser(prepared, WINDOWS[:96, None], "minmax") as quantiser:
+                model = quantiser.quantise()
+            path = tmp_path_factory.mktemp("int8") / "model.onnx"
+            static.save(model, path)
+            made[name] = prepared, model, path
+        return made[name]
+
+    return of
+
+
+@pytest.fixture(scope="module")
+def int8_run(finished_run, tmp_path_factory):
+    """(run folder, what was printed)."""
+    import contextlib
+    import io
+
+    os.environ["COMPRESS_CACHE"] = str(tmp_path_factory.getbasetemp() / "cache")
+    out = tmp_path_factory.mktemp("quantised") / "int8"
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed):
+        assert run_quantize("--run", finished_run, "--out", out, "--sensitivity") == 0
+    return out, printed.getvalue()
+
+
+@pytest.fixture(scope="module")
+def distilled(finished_run, npy_data, tmp_path_factory):
+    """A run with a teacher (another student serves as one), in a folder that may be copied."""
+    os.environ["COMPRESS_CACHE"] = str(tmp_path_factory.getbasetemp() / "cache")
+    root = tmp_path_factory.mktemp("distilled")
+    shutil.copytree(finished_run, root / "teacher")
+    arguments = ["--student", "dsc50", "--data", str(npy_data), "--epochs", "1", "--workers", "1"]
+    arguments += ["--teacher", str(root / "teacher"), "--out", str(root / "student")]
+    assert cli.main(DistillConfig, distill.run, "", [*arguments, "--threads", "1"]) == 0
+    return root
+
+
+# --- what the file computes ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", STUDENTS)
+def test_every_student_decides_in_int8_as_in_float(name, float_files, quantised):
+    prepared, model, path = quantised(name)
+    in_float, in_int8 = logits_of(float_files(name)), logits_of(path)
+    assert evaluate.agreement(in_int8, in_float)["top1"] >= 0.99
+    assert static.float_operators(model, prepared) == []
+    tensors = stored(path)
+    weights = {name for name in tensors if tensors[name].data_type == TensorProto.INT8}
+    floats = stored(float_files(name))
+    for name, tensor in tensors.items():
+        large_float = tensor.data_type == TensorProto.FLOAT and len(tensor.dims) > 1
+        assert not large_float or name in ("mean", "gain"), f"{name} is stored in float"
+    assert sum(name in floats or "factor" in name for name in weights) == len(prepared.layers)
+
+
+@pytest.mark.parametrize("name", ["audiobot50", "audiobot50-dsc", "dsc50", "timm/test_resnet"])
+def test_preparing_changes_nothing(name, float_files, tmp_path):
+    static.save(prepare(float_files(name)).model, tmp_path / "prepared.onnx")
+    operators = {node.op_type for node in onnx.load(tmp_path / "prepared.onnx").graph.node}
+    assert "BatchNormalization" not in operators and "ReduceMean" not in operators
+    before, after = logits_of(float_files(name)), logits_of(tmp_path / "prepared.onnx")
+    np.testing.assert_allclose(after, before, atol=1e-4 * np.abs(before).max())
+
+
+@pytest.mark.parametrize(
+    "name", ["audiobot50", "dsc50", "audiobot50-dsc", "timm/test_resnet", EFFICIENT]
+)
+def test_numpy_integers_equal_onnxruntime_bit_for_bit(name, quantised):
+    _, _, path = quantised(name)
+    np.testing.assert_array_equal(IntegerNetwork(path)(WINDOWS[:24, None]), logits_of(path)[:24])
+
+
+def test_integer_convolution_by_hand():
+    """2 x 2 window of codes, one kernel: zero points, padding, bias, rounding half to even."""
+    from compress.int8.reference import Codes, _conv, round_as_onnxruntime
+
+    x = Codes(np.array([[[[12, 10], [10, 14]]]]), np.float32([0.5]), np.array([10]))
+    weight = Codes(np.array([[[[1, 2, 3]]]]), np.float32([0.25]), np.array([0]))
+    bias = Codes(np.array([3]), np.float32([0.125]), np.array([0]))
+    sums, factor = _conv([x, weight, bias], {"pads": (0, 1, 0, 1)})
+    # row 0: 2 0 -> 0*1 + 2*2 + 0*3 = 4, then 2*1 + 0*2 + 0*3 = 2; row 1: 0 4 -> 12, 8; bias 3
+    assert sums.tolist() == [[[[7, 5], [15, 11]]]] and factor == 0.125
+    assert round_as_onnxruntime(np.array([1, 3, 5, -3]), np.float32(0.5)).tolist() == [0, 2, 2, -2]
+
+
+@pytest.mark.parametrize("name", ["audiobot50", "dsc50", "timm/test_resnet"])
+def test_the_simulation_is_what_onnxruntime_computes(name, quantised, tmp_path):
+    prepared, model, path = quantised(name)
+    network = SimulatedNetwork(prepared, model).eval()
+    x = torch.from_numpy((WINDOWS - MEAN.mean[:, None]) / MEAN.deviation[:, None])[:, None]
+    with torch.inference_mode():
+        simulated = network(x).numpy()
+    in_file = logits_of(path)
+    step = _output_step(model)
+    assert np.abs(simulated - in_file).max() <= 2 * step * 1.001
+    assert evaluate.agreement(simulated, in_file)["top1"] >= 0.99
+    static.save(network.to_onnx(), tmp_path / "again.onnx")
+    assert np.abs(logits_of(tmp_path / "again.onnx") - in_file).max() <= 2 * step * 1.001
+
+
+def _output_step(model: onnx.ModelProto) -> float:
+    last = next(n for n in model.graph.node if n.output[0] == model.graph.output[0].name)
+    arrays = {t.name: t for t in model.graph.initializer}
+    return float(numpy_helper.to_array(arrays[last.input[1]]))
+
+
+def test_every_weight_gets_a_gradient_through_the_rounding(quantised):
+    prepared, model, _ = quantised("dsc50")
+    network = SimulatedNetwork(prepared, model, range_steps=1).train()
+    x = torch.randn(4, 1, 32, 96)
+    network(x).square().sum().backward()
+    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in network.parameters())
+    assert int(network.steps_left) == 0
+    ranges = {k: v.clone() for k, v in network.state_dict().items() if k.startswith("high")}
+    network(100 * x)
+    frozen = network.state_dict()
+    assert all(torch.equal(frozen[key], value) for key, value in ranges.items())
+
+
+def test_signed_activations_are_the_same_integers(quantised, tmp_path):
+    _, model, path = quantised("audiobot50")
+    static.save(static.with_signed_activations(model), tmp_path / "signed.onnx")
+    before, after = stored(path), stored(tmp_path / "signed.onnx")
+    for name, tensor in before.items():
+        if tensor.data_type == TensorProto.UINT8:
+            assert after[name].data_type == TensorProto.INT8
+            value = numpy_helper.to_array(after[name]).astype(int) + 128
+            np.testing.assert_array_equal(value, numpy_helper.to_array(tensor))
+    np.testing.assert_array_equal(logits_of(tmp_path / "signed.onnx"), logits_of(path))
+
+
+@pytest.mark.parametrize("signed", [False, True])
+def test_coded_ends_give_the_same_decisions(signed, quantised, tmp_path):
+    prepared, model, path = quantised("audiobot50")
+    model = static.with_signed_activations(model) if signed else model
+    coded = tmp_path / "coded.onnx"
+    static.save(static.with_coded_ends(model, prepared), coded)
+    session = evaluate.onnx_session(coded)
+    kind = "tensor(int8)" if signed else "tensor(uint8)"
+    assert [end.type for end in (*session.get_inputs(), *session.get_outputs())] == [kind, kind]
+    np.testing.assert_array_equal(logits_of(coded).argmax(1), logits_of(path).argmax(1))
+    np.testing.assert_array_equal(IntegerNetwork(coded)(WINDOWS[:32, None]), logits_of(coded)[:32])
+    summary = onnx_file.read(coded)
+    assert summary.apart.get("input scaling", 0) == 0
+
+
+def test_codes_by_hand():
+    interface = Interface("int8", (2.0, 1.0), (10.0, -3.0), 0.5, 4)
+    decibels = np.array([[[[-80.0, 1.2], [0.5, 1.5]]]])
+    assert interface.encode(decibels).tolist() == [[[[-128, 12], [-2, -2]]]]
+    assert interface.decode(np.array([[6, 0]], np.int8)).tolist() == [[1.0, -2.0]]
+    assert Interface.from_metadata({METADATA_KEY: interface.to_json()}, "x") == interface
+    with pytest.raises(Exception, match="damaged"):
+        Interface.from_metadata({METADATA_KEY: '{"kind": "int3"}'}, "x")
+
+
+def test_four_bit_weights_are_packed_and_computed_in_int8(quantised, float_files, tmp_path):
+    prepared, model, path = quantised("dsc50")
+    names = narrow_weights(prepared, model)
+    small = SimulatedNetwork(prepared, model, narrow=names).eval().to_onnx()
+    static.save(small, tmp_path / "wide.onnx")
+    static.save(pack(small, names), tmp_path / "packed.onnx")
+    tensors = stored(tmp_path / "packed.onnx")
+    assert {tensors[name].data_type for name in names} == {TensorProto.INT4}
+    np.testing.assert_array_equal(
+        logits_of(tmp_path / "packed.onnx"), logits_of(tmp_path / "wide.onnx")
+    )
+    sizes = [p.stat().st_size for p in (float_files("dsc50"), path, tmp_path / "packed.onnx")]
+    assert sizes[1] < 0.35 * sizes[0] and sizes[2] < 0.75 * sizes[1]
+    counts = [onnx_file.read(p).file_params for p in (path, tmp_path / "packed.onnx")]
+    assert counts[0] == counts[1]
+    exact = IntegerNetwork(tmp_path / "packed.onnx")(WINDOWS[:32, None])
+    np.testing.assert_array_equal(exact, logits_of(tmp_path / "packed.onnx")[:32])
+
+
+def test_clipping_to_four_bits_loses_less_than_the_largest_weight_would():
+    weight = np.random.default_rng(0).standard_t(3, (4, 200)).astype(np.float32)
+    shares = clip_shares(weight, 0)
+    assert ((shares >= 0.4) & (shares <= 1)).all()
+
+    def error(scale: np.ndarray) -> float:
+        rounded = np.clip(np.rint(weight / scale), -7, 7) * scale
+        return float(np.square(rounded - weight).sum())
+
+    largest = np.abs(weight).max(1, keepdims=True) / 7
+    assert error(shares[:, None] * largest) < error(largest)
+
+
+# --- what a run says of it -----------------------------------------------------------------------
+
+
+def test_an_int8_run_holds_everything_and_measures_its_own_file(int8_run, finished_run, npy_data):
+    folder, _ = int8_run
+    run, parent = runs.open_run(folder), runs.open_run(finished_run)
+    figures = run.metrics()
+    assert run.complete and run.manifest["stage"] == "quantize"
+    assert run.manifest["parent"]["weights_sha256"] == parent.model_hash()
+    assert figures["sha256"] == runs.sha256_file(run.file(runs.ONNX))
+    assert not runs.missing(folder, run.manifest)
+    split = json.loads(run.file(runs.SPLIT).read_text())
+    assert split == json.loads(parent.file(runs.SPLIT).read_text())
+    test = np.concatenate([np.arange(a, b + 1) for a, b in split["test"]])
+    windows = np.load(npy_data / "training.npy")[test]
+    labels = np.load(npy_data / "training_labels.npy")[test]
+    right = [logits_of(r.file(runs.ONNX), windows).argmax(1) == labels for r in (run, parent)]
+    assert figures["splits"]["test"]["accuracy"] == pytest.approx(right[0].mean())
+    found = figures["differences"]["test"]
+    assert found["difference"] == pytest.approx(right[0].mean() - right[1].mean())
+    assert (found["only_a"], found["only_b"]) == (
+        (right[0] & ~right[1]).sum(),
+        (right[1] & ~right[0]).sum(),
+    )
+    recorded = evaluate.load_decisions(run.file(DECISIONS))
+    np.testing.assert_array_equal(recorded.correct, right[0])
+    ratio = run.file(runs.ONNX).stat().st_size / parent.file(runs.ONNX).stat().st_size
+    assert figures["file_bytes_ratio"] == pytest.approx(ratio) and ratio < 0.3
+    assert figures["params"] == parent.metrics()["params"]
+
+
+def test_memory_is_counted_in_bytes_of_int8(int8_run):
+    """The first batch norm reads and writes 24 maps of 16 x 48, one byte each."""
+    figures = runs.open_run(int8_run[0]).metrics()
+    assert figures["peak_activation_bytes"] == 2 * 24 * 16 * 48
+    assert figures["parent"]["peak_activation_bytes"] == 4 * (24 * 16 * 48 + 48 * 8 * 24)
+
+
+def test_the_run_prints_what_was_measured(int8_run):
+    folder, printed = int8_run
+    figures = runs.open_run(folder).metrics()
+    for word in ("McNemar", f"{figures['file_bytes']:,}", "int8 minus float", "one thread"):
+        assert word in printed
+    timing = figures["latency_ratio"]
+    assert timing["low"] <= timing["ratio"] <= timing["high"] and timing["runs"] >= 20
+    assert ("Not faster" in printed) == (timing["ratio"] >= 1)
+    assert "In float:" not in printed
+    table = printed.split("\n\n")[0].splitlines()
+    details = runs.read_json(folder / quantized_runs.DETAILS)
+    assert len(table) == 1 + len(details["layers"]) == 9
+    divergences = [layer["alone"]["divergence"] for layer in details["layers"]]
+    assert divergences == sorted(divergences, reverse=True) and min(divergences) >= 0
+
+
+def test_the_same_command_does_the_work_once(int8_run, finished_run, capsys):
+    before = (int8_run[0] / runs.MANIFEST).read_text()
+    assert run_quantize("--run", finished_run, "--out", int8_run[0], "--sensitivity") == 0
+    printed = capsys.readouterr().out
+    assert "finished before" in printed and "alone in int8" in printed
+    assert (int8_run[0] / runs.MANIFEST).read_text() == before
+
+
+def test_files_against_themselves_take_equal_time(finished_run):
+    file = finished_run / runs.ONNX
+    found = evaluate.latency_ratio(file, file, 32, 96)
+    assert 0.7 < found["ratio"] < 1.4
+
+
+def test_layers_are_kept_in_float_by_name_and_by_cost(finished_run, tmp_path, capsys):
+    options = ("--run", finished_run, "--calibration", "percentile")
+    assert run_quantize(*options, "--keep-float", "blocks.1.0,head.4", "--out", tmp_path / "a") == 0
+    printed = capsys.readouterr().out
+    assert "In float: " in printed
+    details = runs.read_json(tmp_path / "a" / quantized_runs.DETAILS)
+    assert details["keep_float"] == ["blocks.1.0", "head.4"]
+    kinds = {t.name: t.data_type for t in stored(tmp_path / "a" / runs.ONNX).values()}
+    assert kinds["network.blocks.1.0.weight"] == TensorProto.FLOAT
+    assert kinds["network.blocks.0.0.weight"] == TensorProto.INT8
+    assert run_quantize(*options, "--keep-float", "2", "--out", tmp_path / "b") == 0
+    details = runs.read_json(tmp_path / "b" / quantized_runs.DETAILS)
+    assert details["keep_float"] == [layer["name"] for layer in details["layers"][:2]]
+
+
+def test_a_constant_difference_has_its_divergence_by_hand():
+    """Float: evens; quantised: 3 to 1 for the right class."""
+    found = int8_layers.compare(np.array([[np.log(3.0), 0.0]]), np.zeros((1, 2)), np.array([0]))
+    assert found.agreement == 1.0
+    assert found.loss_increase == pytest.approx(np.log(0.5 / 0.75))
+    assert found.divergence == pytest.approx(0.5 * np.log(0.5 / 0.75) + 0.5 * np.log(0.5 / 0.25))
+
+
+def test_fine_tuning_runs_under_the_teacher_and_ships_what_it_simulated(
+    distilled, tmp_path, capsys
+):
+    out = tmp_path / "tuned"
+    options = ("--run", distilled / "student", "--qat", "--epochs", "1")
+    assert run_quantize(*options, "--out", out) == 0
+    assert "fine-tuned" in capsys.readouterr().out
+    run = runs.open_run(out)
+    details = runs.read_json(out / quantized_runs.DETAILS)
+    assert details["chosen"] == "fine-tuned"
+    assert details["fine_tuned"]["simulated_agreement"]["top1"] >= 0.99
+    assert "train_distill_loss" in (out / runs.CURVES).read_text().splitlines()[0]
+    assert run.manifest["teachers"][0]["folder"] == str(distilled / "teacher")
+    assert not (out / runs.CHECKPOINT).exists()
+    assert run_quantize("--run", distilled / "student", "--out", tmp_path / "plain") == 0
+    hashes = [stored(folder / runs.ONNX)["network.stem.0.weight"].raw_data
+              for folder in (out, tmp_path / "plain")]  # fmt: skip
+    assert hashes[0] != hashes[1], "the weights moved"
+
+
+@pytest.mark.parametrize(("fall", "tuned"), [(0.002, False), (0.05, True)])
+def test_auto_fine_tunes_only_where_accuracy_fell(fall, tuned, finished_run, tmp_path, monkeypatch):
+    measured = quantized_runs._candidate
+
+    def fallen(parent, base, how, model, details):
+        candidate = measured(parent, base, how, model, details)
+        if how == "calibrated":
+            difference = metrics.PairedDifference(-fall, -fall, -fall, 0, 1, 1.0)
+            candidate = quantized_runs.Candidate(how, model, difference, details)
+        return candidate
+
+    monkeypatch.setattr(quantized_runs, "_candidate", fallen)
+    options = ("--run", finished_run, "--auto", "--epochs", "1", "--out", tmp_path / "auto")
+    assert run_quantize(*options) == 0
+    details = runs.read_json(tmp_path / "auto" / quantized_runs.DETAILS)
+    assert ("fine_tuned" in details) == tuned
+    assert details["chosen"] == ("fine-tuned" if tuned else "calibrated")
+
+
+def test_all_options_together_and_predict_takes_the_run(finished_run, tmp_path):
+    out = tmp_path / "small"
+    options = ("--weight-bits", "4", "--int8-io", "--activations", "int8", "--calibration")
+    assert run_quantize("--run", finished_run, "--out", out, *options, "entropy") == 0
+    figures = runs.open_run(out).metrics()
+    assert figures["activations"] == "int8" and figures["weight_bits"] == 4
+    session = evaluate.onnx_session(out / runs.ONNX)
+    assert session.get_inputs()[0].type == "tensor(int8)"
+    model = predict.load_model(out, "default")
+    probabilities = model.probabilities(WINDOWS[:3])
+    np.testing.assert_allclose(probabilities.sum(1), 1)
+
+
+# --- a file from elsewhere -----------------------------------------------------------------------
+
+
+def foreign_file(path: Path, classes: int = 5, opset: int = 11, batch: int | str = 1) -> Path:
+    """Convolution, batch norm, pool, linear, without normalisation, with names of its own."""
+    random = np.random.default_rng(0)
+
+    def array(name: str, *shape: int, add: float = 0.0) -> onnx.TensorProto:
+        values = (0.1 * random.normal(size=shape) + add).astype(np.float32)
+        return numpy_helper.from_array(values, name)
+
+    nodes = [
+        helper.make_node("Conv", ["x", "w"], ["c"], "first", strides=[2, 2], pads=[1, 1, 1, 1]),
+        helper.make_node("BatchNormalization", ["c", "s", "b", "m", "v"], ["n"], "norm"),
+        helper.make_node("Relu", ["n"], ["r"], "act"),
+        helper.make_node("GlobalAveragePool", ["r"], ["p"], "pool"),
+        helper.make_node("Flatten", ["p"], ["f"], "flat"),
+        helper.make_node("Gemm", ["f", "g", "h"], ["y"], "last", transB=1),
+    ]
+    stored_arrays = [
+        array("w", 8, 1, 3, 3), array("s", 8, add=1), array("b", 8), array("m", 8),
+        array("v", 8, add=1), array("g", classes, 8), array("h", classes),
+    ]  # fmt: skip
+    ends = [("x", (batch, 1, 32, 96)), ("y", (batch, classes))]
+    values = [helper.make_tensor_value_info(name, 1, shape) for name, shape in ends]
+    graph = helper.make_graph(nodes, "elsewhere", values[:1], values[1:], stored_arrays)
+    opsets = [helper.make_opsetid("", opset)]
+    path.write_bytes(
+        helper.make_model(graph, opset_imports=opsets, ir_version=8).SerializeToString()
+    )
+    return path
+
+
+@pytest.mark.parametrize(("opset", "batch"), [(11, 1), (17, "n")])
+def test_a_file_from_elsewhere_is_quantised(opset, batch, npy_data, tmp_path, capsys):
+    file = foreign_file(tmp_path / "theirs.onnx", opset=opset, batch=batch)
+    out = tmp_path / "out"
+    assert run_quantize("--run", file, "--data", npy_data, "--out", out) == 0
+    assert "int8 minus float" in capsys.readouterr().out
+    run = runs.open_run(out)
+    assert run.manifest["parent"]["sha256"] == runs.sha256_file(file)
+    assert run.metrics()["agreement"]["windows"] == 20
+    kinds = {t.data_type for t in stored(out / runs.ONNX).values() if len(t.dims) == 4}
+    assert kinds == {TensorProto.INT8}
+
+
+def test_files_that_cannot_be_quantised_are_refused_with_the_reason(npy_data, tmp_path, capsys):
+    x = helper.make_tensor_value_info("x", 1, ("n", 1, 32, 96))
+    y = helper.make_tensor_value_info("y", 1, ("n", 5))
+    empty = helper.make_graph([], "e", [], [helper.make_tensor_value_info("z", 1, ())], [])
+    del empty.output[:]
+    weight = numpy_helper.from_array(np.ones((3072, 5), np.float32), "w")
+    flat = helper.make_node("Flatten", ["x"], ["f"], "flat")
+    branch = helper.make_graph(
+        [helper.make_node("MatMul", ["f", "w"], ["o"], "inner")],
+        "b",
+        [],
+        [helper.make_tensor_value_info("o", 1, None)],
+    )
+    condition = numpy_helper.from_array(np.array(True), "c")
+    choice = helper.make_node("If", ["c"], ["y"], "choice", then_branch=branch, else_branch=branch)
+    pool = helper.make_node("GlobalAveragePool", ["x"], ["p"], "pool")
+    expand = helper.make_node("Expand", ["p1", "shape"], ["y"], "expand")
+    shape = numpy_helper.from_array(np.array([1, 5], np.int64), "shape")
+    flat_pool = helper.make_node("Flatten", ["p"], ["p1"], "flat")
+    files = {
+        "branching": ([flat, choice], [weight, condition], ["If", "'choice'"]),
+        "weightless": ([pool, flat_pool, expand], [shape], ["nothing to quantise", "Expand"]),
+    }
+    for name, (nodes, arrays, words) in files.items():
+        graph = helper.make_graph(nodes, name, [x], [y], arrays)
+        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+        (tmp_path / f"{name}.onnx").write_bytes(model.SerializeToString())
+        assert run_quantize("--run", tmp_path / f"{name}.onnx", "--data", npy_data,
+                            "--out", tmp_path / name) == 2  # fmt: skip
+        error = capsys.readouterr().err
+        assert error.count("\n") == 1
+        for word in words:
+            assert word in error
+
+
+def test_operators_that_cannot_be_simulated_are_named(quantised):
+    prepared, model, _ = quantised("audiobot50")
+    strange = onnx.ModelProto()
+    strange.CopyFrom(model)
+    node = next(n for n in strange.graph.node if n.op_type == "LeakyRelu")
+    node.op_type = "Mish"
+    del node.attribute[:]
+    with pytest.raises(Exception, match=f"unsupported operator Mish in layer '{node.name}'"):
+        SimulatedNetwork(prepared, strange)
+
+
+# --- bad input -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ([], ["--run must be given"]),
+        (["--run", "no/such"], ["no/such", "no such run"]),
+        (["--run", "{tmp}"], ["not a run folder"]),
+        (["--run", "{file}"], ["--data"]),
+        (["--run", "{wrong}", "--data", "{data}"], ["3", "5 classes"]),
+        (["--run", "{file}", "--data", "{data}", "--qat"], ["needs a run folder"]),
+        (["--run", "{run}", "--qat", "--auto"], ["exclude"]),
+        (["--run", "{run}", "--teacher", "x"], ["--qat"]),
+        (["--run", "{run}", "--calibration", "minmx"], ["minmax"]),
+        (["--run", "{run}", "--samples", "0"], ["samples"]),
+        (["--run", "{run}", "--keep-float", "blocks.0.1"], ["blocks.0.0"]),
+        (["--run", "{run}", "--keep-float", "8"], ["8 layers", "at most 7"]),
+        (["--run", "{run}", "--data", "{other}"], ["other data", "bands"]),
+        (["--run", "{run}", "--int8-io", "--keep-float", "blocks.0.0"], ["first layer"]),
+        (["--run", "{run}", "--int8-io", "--keep-float", "head.4"], ["last layer"]),
+        (["--run", "{run}", "--devices", "2"], ["one process"]),
+        (["--run", "{int8}"], ["int8 run already"]),
+    ],
+)
+def test_bad_options_get_one_line(
+    arguments, words, finished_run, int8_run, npy_data, tmp_path, capsys
+):
+    places = {
+        "tmp": tmp_path,
+        "run": finished_run,
+        "int8": int8_run[0],
+        "data": npy_data,
+        "file": tmp_path / "theirs.onnx",
+        "wrong": tmp_path / "wrong.onnx",
+        "other": tmp_path / "other",
+    }
+    foreign_file(places["file"])
+    foreign_file(places["wrong"], classes=3)
+    if "{other}" in arguments:
+        write_npy_pair(places["other"], 100, seed=9)
+    given = [argument.format(**places) for argument in arguments]
+    assert run_quantize(*given, "--runs", tmp_path / "runs") == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ") and error.count("\n") == 1
+    for word in words:
+        assert word in error
+    assert not (tmp_path / "runs").exists(), "nothing half-written"
+
+
+def copied(folder: Path, to: Path) -> Path:
+    return Path(shutil.copytree(folder, to))
+
+
+def test_a_run_without_its_model_is_refused(finished_run, tmp_path, capsys):
+    run = copied(finished_run, tmp_path / "run")
+    (run / runs.ONNX).unlink()
+    assert run_quantize("--run", run, "--runs", tmp_path / "runs") == 2
+    assert runs.ONNX in capsys.readouterr().err
+
+
+def test_a_parent_that_changed_is_refused(finished_run, tmp_path, capsys):
+    run = copied(finished_run, tmp_path / "run")
+    with (run / runs.WEIGHTS).open("ab") as file:
+        file.write(b"x")
+    assert run_quantize("--run", run, "--runs", tmp_path / "runs") == 2
+    error = capsys.readouterr().err
+    assert runs.WEIGHTS in error and "changed" in error
+
+
+def test_a_child_of_another_parent_is_not_taken_for_finished(finished_run, distilled, tmp_path,
+                                                             capsys):  # fmt: skip
+    out = tmp_path / "child"
+    assert run_quantize("--run", finished_run, "--out", out) == 0
+    capsys.readouterr()
+    assert run_quantize("--run", distilled / "student", "--out", out) == 2
+    assert "holds another run" in capsys.readouterr().err
+
+
+def test_a_teacher_that_is_missing_or_changed_is_named(distilled, tmp_path, capsys):
+    teacher, kept = distilled / "teacher", distilled / "kept"
+    options = ("--run", distilled / "student", "--qat", "--runs", tmp_path / "runs")
+    teacher.rename(kept)
+    try:
+        assert run_quantize(*options) == 2
+        assert "is missing" in capsys.readouterr().err
+        copied(kept, teacher)
+        with (teacher / runs.WEIGHTS).open("ab") as file:
+            file.write(b"x")
+        assert run_quantize(*options) == 2
+        assert "changed" in capsys.readouterr().err
+    finally:
+        shutil.rmtree(teacher, ignore_errors=True)
+        kept.rename(teacher)
+
+
+def test_data_that_left_the_cache_is_asked_for(finished_run, npy_data, tmp_path, capsys):
+    options = ("--run", finished_run, "--cache", tmp_path / "empty", "--out", tmp_path / "out")
+    assert run_quantize(*options) == 2
+    assert "--data" in capsys.readouterr().err
+    assert run_quantize(*options, "--data", npy_data) == 0
+
+
+def test_an_int8_run_is_no_start_for_training(int8_run, npy_data, tmp_path, capsys):
+    from compress import train
+    from compress.config import TrainConfig
+
+    arguments = ["--student", "audiobot50", "--data", str(npy_data), "--weights", str(int8_run[0])]
+    arguments += ["--runs", str(tmp_path / "runs"), "--workers", "1"]
+    assert cli.main(TrainConfig, train.run, "", arguments) == 2
+    assert "int8 file" in capsys.readouterr().err
