@@ -204,7 +204,7 @@ def main() -> None:
         print("batch     ours     bare  original   ours/bare  ours/original  share of peak")
         for batch in options.batch:
             speeds: dict[str, list[float]] = {name: [] for name in ways}
-            for name, way in ways.items():
+            for way in ways.values():
                 way(batch, 0, 0.5)
             peaks = []
             for round_ in range(options.rounds):

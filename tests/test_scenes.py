@@ -77,6 +77,13 @@ def test_large_and_negative_seeds_and_far_indices_work():
         assert np.abs(scenes.scene_clip(seed, index, FRONTEND).waveform).max() > 0
 
 
+@pytest.mark.parametrize("index", [9179, 14931, 37315])
+def test_a_clip_in_which_all_players_rest_is_drawn_again(index):
+    clip = scenes.scene_clip(0, index, FRONTEND)
+    assert clip.label == scenes.MUSIC
+    assert np.abs(clip.waveform).max() > 1e-3
+
+
 def test_clips_of_a_recording_share_label_and_source_but_differ(clips):
     by_recording: dict[int, list[scenes.SceneClip]] = {}
     for clip in clips:
