@@ -27,7 +27,7 @@ $(READY): pyproject.toml
 		{ echo "error: $(PYTHON) is older than 3.11; give another: make PYTHON=python3.12" >&2; exit 2; }
 	@test -x $(RUN) || $(PYTHON) -m venv $(VENV)
 	@echo "setting up $(VENV) (once, some minutes)"
-	@$(RUN) -m pip install --quiet --disable-pip-version-check --editable '.[test]'
+	@$(RUN) -m pip install --quiet --quiet --disable-pip-version-check --editable '.[test]'
 	@touch $(READY)
 
 clean:
