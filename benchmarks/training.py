@@ -2,9 +2,10 @@
 
     python benchmarks/training.py [--student audiobot500] [--batch 8 32 128] [--seconds 6]
 
-Three ways to train one student, taken in turn in one process on the same windows:
+Four ways to train one student, taken in turn in one process on the same windows:
 
     ours       compress.fit on int16 codes from a memory-mapped file, with the report's augmentation
+    bfloat16   the same with --precision bfloat16
     bare       a PyTorch loop over float tensors in memory, standardised before, not augmented
     original   a Dataset item by item, a DataLoader with one worker, augmentation batch by batch in
                numpy, as the AudioBots project did
@@ -54,7 +55,9 @@ def made_up_set(folder: Path, count: int) -> SpectrogramSet:
     )
 
 
-def ours(data: SpectrogramSet, student: str) -> Callable[[int, int, float], float]:
+def ours(
+    data: SpectrogramSet, student: str, bfloat16: bool = False
+) -> Callable[[int, int, float], float]:
     from lightning_fabric import Fabric
 
     rules = recipe.load("audiobots")
@@ -79,10 +82,14 @@ def ours(data: SpectrogramSet, student: str) -> Callable[[int, int, float], floa
                     return
 
         start = time.perf_counter()
-        fit.train_epoch(model, optimiser, task, some(), None, fabric)
+        fit.train_epoch(model, optimiser, task, some(), None, fabric, bfloat16)
         return seen / (time.perf_counter() - start)
 
     return run
+
+
+def bfloat16(data: SpectrogramSet, student: str) -> Callable[[int, int, float], float]:
+    return ours(data, student, bfloat16=True)
 
 
 def step(model: nn.Module, optimiser: torch.optim.Optimizer, x: torch.Tensor, y: torch.Tensor):
@@ -198,10 +205,13 @@ def main() -> None:
         torch.set_num_threads(options.threads)
     with tempfile.TemporaryDirectory() as folder:
         data = made_up_set(Path(folder), 12_000)
-        ways = {way.__name__: way(data, options.student) for way in (ours, bare, original)}
+        ways = {
+            way.__name__: way(data, options.student) for way in (ours, bfloat16, bare, original)
+        }
         macs = measure.count_macs(registry.build_student(options.student), 32, 96)
         print(f"{options.student}, {torch.get_num_threads()} threads, torch {torch.__version__}")
-        print("batch     ours     bare  original   ours/bare  ours/original  share of peak")
+        print("batch     ours  bfloat16     bare  original  ours/bare  ours/original  ", end="")
+        print("bfloat16/original  share of peak")
         for batch in options.batch:
             speeds: dict[str, list[float]] = {name: [] for name in ways}
             for way in ways.values():
@@ -213,15 +223,14 @@ def main() -> None:
                 peaks.append(peak_flops(0.5))
             middle = {name: statistics.median(found) for name, found in speeds.items()}
             ratios = {
-                name: statistics.median(
-                    a / b for a, b in zip(speeds["ours"], speeds[name], strict=True)
-                )
-                for name in ("bare", "original")
+                (a, b): statistics.median(x / y for x, y in zip(speeds[a], speeds[b], strict=True))
+                for a, b in (("ours", "bare"), ("ours", "original"), ("bfloat16", "original"))
             }
             share = middle["ours"] * macs * 2 * 3 / statistics.median(peaks)
             print(
-                f"{batch:5d} {middle['ours']:8.0f} {middle['bare']:8.0f} "
-                f"{middle['original']:9.0f} {ratios['bare']:11.2f} {ratios['original']:14.2f} "
+                f"{batch:5d} {middle['ours']:8.0f} {middle['bfloat16']:9.0f} {middle['bare']:8.0f} "
+                f"{middle['original']:9.0f} {ratios['ours', 'bare']:10.2f} "
+                f"{ratios['ours', 'original']:14.2f} {ratios['bfloat16', 'original']:18.2f} "
                 f"{share:14.2f}"
             )
 
