@@ -86,15 +86,7 @@ def _check(config: DistillConfig) -> tuple[Recipe, Recipe]:
     if config.without_teacher and config.compare:
         raise InputError("--without-teacher and --compare exclude each other; give one")
     registry.lookup(registry.DISTILL_LOSSES, "distillation loss", config.method)
-    recipe = recipes.load(
-        config.recipe,
-        config.student,
-        epochs=config.epochs,
-        batch_size=config.batch_size,
-        learning_rate=config.learning_rate,
-        patience=config.patience,
-        precision=config.precision,
-    )
+    recipe = recipes.chosen(config.recipe, config.student, config)
     map_size(config.teacher_map)
     teacher_recipe = recipes.load(config.teacher_recipe, epochs=config.teacher_epochs)
     registry.lookup(registry.LABEL_LOSSES, "loss", recipe.label_loss)

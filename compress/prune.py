@@ -32,14 +32,7 @@ def run(config: PruneConfig) -> int:
     from compress.teaching import check_teacher
 
     assert config.run is not None
-    recipe = recipes.load(
-        config.recipe,
-        epochs=config.epochs,
-        batch_size=config.batch_size,
-        learning_rate=config.learning_rate,
-        patience=config.patience,
-        precision=config.precision,
-    )
+    recipe = recipes.chosen(config.recipe, "", config)
     parent = open_parent(config.run, config)
     if parent.run is None:
         raise InputError(f"{config.run}: is a file; channels are pruned from a run folder")

@@ -7,11 +7,11 @@ that are that student's own, as the report's learning rates are.
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from compress.config import build, nearest, option, read_toml
+from compress.config import RecipeOptions, build, nearest, option, read_toml
 from compress.errors import InputError
 
 FOLDER = Path(__file__).parent / "recipes"
@@ -101,6 +101,12 @@ class Recipe(Augmentation):
 
 def names() -> list[str]:
     return sorted(path.stem for path in FOLDER.glob("*.toml"))
+
+
+def chosen(name: str, model: str, options: RecipeOptions) -> Recipe:
+    """The recipe of a command: ``name`` for ``model``, changed by the command's options."""
+    changes = {field.name: getattr(options, field.name) for field in fields(RecipeOptions)}
+    return load(name, model, **changes)
 
 
 def load(name: str, model: str = "", **overrides: Any) -> Recipe:

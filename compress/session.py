@@ -21,11 +21,10 @@ from torch import nn
 
 from compress import checkpoint, cli, evaluate, export, fit, measure, metrics, runs
 from compress.config import DataOptions, RunOptions
-from compress.data import open_data
+from compress.data import open_chosen
 from compress.data.sets import SpectrogramSet
 from compress.data.splits import Split, make_split
 from compress.errors import InputError
-from compress.frontend import FrontEnd
 from compress.material import Material, Normalisation, measure_normalisation, plain_batches
 from compress.recipe import Recipe
 from compress.runs import Run, RunWriter
@@ -82,15 +81,7 @@ def data_name(data: SpectrogramSet, split: Split) -> str:
 
 def read_data(options: DataOptions) -> tuple[SpectrogramSet, Split]:
     """The data set and its split; raises InputError for everything that is wrong with either."""
-    data = open_data(
-        options.data,
-        frontend=FrontEnd(reference=options.reference),
-        seed=options.data_seed,
-        classes=options.classes,
-        strict=options.strict,
-        cache=options.cache,
-        workers=options.workers,
-    )
+    data = open_chosen(options)
     return data, make_split(data, options.data_seed, options.fold)
 
 

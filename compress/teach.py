@@ -13,15 +13,7 @@ def run(config: TeachConfig) -> int:
     from compress import recipe as recipes
     from compress import registry
 
-    recipe = recipes.load(
-        config.recipe,
-        config.teacher,
-        epochs=config.epochs,
-        batch_size=config.batch_size,
-        learning_rate=config.learning_rate,
-        patience=config.patience,
-        precision=config.precision,
-    )
+    recipe = recipes.chosen(config.recipe, config.teacher, config)
     registry.check_teacher(config.teacher)
     map_size(config.teacher_map)
 

@@ -10,15 +10,7 @@ def run(config: TrainConfig) -> int:
     from compress import recipe as recipes
     from compress import registry
 
-    recipe = recipes.load(
-        config.recipe,
-        config.student,
-        epochs=config.epochs,
-        batch_size=config.batch_size,
-        learning_rate=config.learning_rate,
-        patience=config.patience,
-        precision=config.precision,
-    )
+    recipe = recipes.chosen(config.recipe, config.student, config)
     registry.check_student(config.student)
     registry.lookup(registry.LABEL_LOSSES, "loss", recipe.label_loss)
 

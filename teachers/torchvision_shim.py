@@ -51,6 +51,7 @@ class TorchvisionFinder(MetaPathFinder):
 
 def _declare_missing_operators(folders: Sequence[Path]) -> None:
     import torch
+    from torch import library
 
     for extension in (file for folder in folders for file in sorted(folder.glob("_C*.so"))):
         with contextlib.suppress(OSError, ImportError, RuntimeError):
@@ -58,10 +59,10 @@ def _declare_missing_operators(folders: Sequence[Path]) -> None:
             return
     if hasattr(torch.ops.torchvision, "nms"):
         return
-    library = torch.library.Library("torchvision", "DEF")
+    declared = library.Library("torchvision", "DEF")
     for schema in _SCHEMAS:
-        library.define(schema)
-    _declared.append(library)
+        declared.define(schema)
+    _declared.append(declared)
 
 
 def install() -> None:

@@ -20,13 +20,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from compress.data.open import open_data
+    from compress.data.open import open_chosen, open_data
     from compress.data.splits import Split, make_split
     from compress.data.transfer import open_transfer
 
-__all__ = ["Split", "make_split", "open_data", "open_transfer"]
+__all__ = ["Split", "make_split", "open_chosen", "open_data", "open_transfer"]
 
 _HOMES = {
+    "open_chosen": "compress.data.open",
     "open_data": "compress.data.open",
     "open_transfer": "compress.data.transfer",
     "Split": "compress.data.splits",

@@ -15,11 +15,11 @@ from compress import cli
 from compress.config import DataConfig
 from compress.data.audio import AudioError, read_info
 from compress.data.files import counted, list_audio
-from compress.data.open import NPY, SCENES, find_layout, open_data
+from compress.data.open import NPY, SCENES, find_layout, open_chosen
 from compress.data.sets import CODES_PER_DB, ROUNDING_ERROR_DB, SpectrogramSet
 from compress.data.splits import make_split
 from compress.errors import InputError
-from compress.frontend import FLOOR_DB, FrontEnd
+from compress.frontend import FLOOR_DB
 
 SILENCE_DB = 0.5
 """A window is silent where no value lies more than this above the -80 dB floor, or above its own
@@ -64,15 +64,7 @@ def show(config: DataConfig) -> int:
 def inspect(config: DataConfig) -> dict[str, Any]:
     """All that is to be said about a data set, as a JSON-able dictionary."""
     layout = find_layout(config.data)
-    data = open_data(
-        config.data,
-        frontend=FrontEnd(reference=config.reference),
-        seed=config.data_seed,
-        classes=config.classes,
-        strict=config.strict,
-        cache=config.cache,
-        workers=config.workers,
-    )
+    data = open_chosen(config)
     values = look_at_values(data)
     durations = None if layout in (SCENES, NPY) else read_durations(Path(config.data))
     try:

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from compress.config import DataOptions
 from compress.data.audio import SUFFIXES
 from compress.data.audio_folder import class_folders, read_audio_folder
 from compress.data.esc50 import is_esc50, read_esc50
@@ -75,6 +76,19 @@ def open_data(
         strict=strict,
         cache=cache,
         workers=workers,
+    )
+
+
+def open_chosen(options: DataOptions) -> SpectrogramSet:
+    """The data set of a command's options."""
+    return open_data(
+        options.data,
+        frontend=FrontEnd(reference=options.reference),
+        seed=options.data_seed,
+        classes=options.classes,
+        strict=options.strict,
+        cache=options.cache,
+        workers=options.workers,
     )
 
 
