@@ -66,6 +66,11 @@ def new_student(
     return model, None
 
 
+def _file_hash(weights: Path | None) -> str | None:
+    """What a run records of a checkpoint file; of a run folder, its hash as the parent tells."""
+    return runs.sha256_file(weights) if weights is not None and weights.is_file() else None
+
+
 def original_student(name: str, file: Path, classes: int) -> nn.Module:
     """A student with the weights of a Lightning checkpoint of the original AudioBots project."""
     from compress.artefacts import lightning_file
@@ -108,7 +113,7 @@ def twin_run(
         model=model,
         recipe=recipe,
         make_task=lambda material: LabelTask(recipe),
-        settings={"weights": str(weights) if weights else None},
+        settings={"weights": _file_hash(weights)},
         parent=parent,
         out=out,
         force=force,
@@ -165,7 +170,7 @@ def distilled_run(
             "temperature": distillation.temperature,
             "label_loss_weight": distillation.label_loss_weight,
             "distill_loss_weight": distillation.distill_loss_weight,
-            "weights": str(weights) if weights else None,
+            "weights": _file_hash(weights),
         },
         teachers=distillation.teachers,
         parent=parent,

@@ -229,6 +229,11 @@ def test_lightning_weights_are_the_start(npy_data, tmp_path, capsys):
         assert torch.equal(loaded.eval()(x), original(x))
     options = ("--student", "audiobot50", "--data", npy_data, "--runs", tmp_path / "runs")
     assert run_train(*options, "--weights", file) == 0
+    with torch.no_grad():
+        next(original.parameters()).mul_(2)
+    torch.save({"state_dict": original.state_dict(), "hyper_parameters": parameters}, file)
+    assert run_train(*options, "--weights", file) == 0
+    assert len(list((tmp_path / "runs").iterdir())) == 2, "other weights under the same path"
     capsys.readouterr()
     assert run_train("--student", "audiobot500", *options[2:], "--weights", file) == 2
     assert "holds audiobot50" in capsys.readouterr().err
