@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from compress import checkpoint, cli, evaluate, export, fit, measure, metrics, runs
+from compress import checkpoint, cli, evaluate, fit, measure, metrics, onnx_export, runs
 from compress.config import DataOptions, RunOptions
 from compress.data import open_chosen
 from compress.data.sets import SpectrogramSet
@@ -301,7 +301,7 @@ def _finish(
     checkpoint.save(folder, training.family, training.name, model, session.normalisation)
     fit.write_curves(folder / runs.CURVES, progress.history)
     draw_curves(folder)
-    export.to_onnx(
+    onnx_export.to_onnx(
         model,
         session.normalisation,
         session.data.mels,

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from compress import checkpoint, cli, distill, evaluate, export, fit, runs, teach, train
+from compress import checkpoint, cli, distill, evaluate, fit, onnx_export, runs, teach, train
 from compress.config import DistillConfig, TeachConfig, TrainConfig
 from compress.errors import InputError
 from compress.session import DECISIONS
@@ -83,7 +83,7 @@ def test_the_run_reloads_to_the_same_logits(finished_run):
     model, normalisation = checkpoint.load(run)
     x = np.random.default_rng(0).uniform(-80, 0, (5, 1, 32, 96)).astype(np.float32)
     with torch.inference_mode():
-        in_torch = export.Deployed(model, normalisation).eval()(torch.from_numpy(x)).numpy()
+        in_torch = onnx_export.Deployed(model, normalisation).eval()(torch.from_numpy(x)).numpy()
     in_file = evaluate.onnx_predictor(run.file(runs.ONNX))(x)
     np.testing.assert_allclose(in_torch, in_file, atol=1e-4)
 
@@ -299,7 +299,7 @@ def test_a_corrupt_checkpoint_is_named(what, npy_data, tmp_path, capsys, monkeyp
     def stop(*arguments):
         raise InputError("stopped before the export")
 
-    monkeypatch.setattr(export, "to_onnx", stop)
+    monkeypatch.setattr(onnx_export, "to_onnx", stop)
     assert run_train(*options) == 2
     assert "stopped before the export" in capsys.readouterr().err
     saved = (out / runs.CHECKPOINT).read_bytes()

@@ -14,7 +14,7 @@ import pytest
 import torch
 from conftest import write_npy_pair
 
-from compress import checkpoint, cli, distill, evaluate, export, fit, prune, runs, train
+from compress import checkpoint, cli, distill, evaluate, fit, onnx_export, prune, runs, train
 from compress.config import DistillConfig, PruneConfig, TrainConfig
 from compress.layer_times import layer_times
 from compress.pruned_runs import compare_layers, latency_stands, slow_layers
@@ -107,7 +107,7 @@ def test_it_reloads_to_the_logits_of_its_file(pruned):
     model, normalisation = checkpoint.load(run)
     x = np.random.default_rng(0).uniform(-80, 0, (5, 1, 32, 96)).astype(np.float32)
     with torch.inference_mode():
-        in_torch = export.Deployed(model, normalisation).eval()(torch.from_numpy(x)).numpy()
+        in_torch = onnx_export.Deployed(model, normalisation).eval()(torch.from_numpy(x)).numpy()
     np.testing.assert_allclose(in_torch, evaluate.onnx_predictor(run.file(runs.ONNX))(x), atol=1e-4)
 
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from compress import checkpoint, evaluate, export, measure, registry
+from compress import checkpoint, evaluate, measure, onnx_export, registry
 from compress.errors import InputError
 from compress.material import Normalisation
 from compress.pruning import importance, latency, sparsity
@@ -150,11 +150,12 @@ def test_the_exported_file_decides_alike(name, tmp_path):
     subject = trained_looking(name)
     smaller = prune_to(subject, MACS, subject.count(MACS) / 2, Measure("random", seed=3))
     normalisation = Normalisation(np.full(32, -50, np.float32), np.full(32, 10, np.float32))
-    export.to_onnx(smaller.model, normalisation, 32, 96, tmp_path / "pruned.onnx")
+    onnx_export.to_onnx(smaller.model, normalisation, 32, 96, tmp_path / "pruned.onnx")
     decibels = (WINDOWS.numpy() * 10 - 50).astype(np.float32)
     found = evaluate.onnx_predictor(tmp_path / "pruned.onnx")(decibels)
     with torch.no_grad():
-        expected = export.Deployed(smaller.model, normalisation).eval()(torch.from_numpy(decibels))
+        deployed = onnx_export.Deployed(smaller.model, normalisation).eval()
+        expected = deployed(torch.from_numpy(decibels))
     np.testing.assert_allclose(found, expected.numpy(), atol=1e-4 * float(expected.abs().max()))
 
 

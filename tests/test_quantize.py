@@ -18,8 +18,8 @@ from compress import (
     cli,
     distill,
     evaluate,
-    export,
     metrics,
+    onnx_export,
     predict,
     quantize,
     quantized_runs,
@@ -65,7 +65,7 @@ def float_files(tmp_path_factory):
     def file_of(name: str) -> Path:
         if name not in made:
             made[name] = tmp_path_factory.mktemp("float") / "model.onnx"
-            export.to_onnx(_toy_student(name), MEAN, 32, 96, made[name])
+            onnx_export.to_onnx(_toy_student(name), MEAN, 32, 96, made[name])
         return made[name]
 
     return file_of

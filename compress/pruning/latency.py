@@ -6,7 +6,7 @@ import math
 import tempfile
 from pathlib import Path
 
-from compress import evaluate, export
+from compress import evaluate, onnx_export
 from compress.errors import InputError
 from compress.material import Normalisation
 from compress.pruning.planning import MACS
@@ -19,7 +19,7 @@ def measured_ratio(subject: Subject, normalisation: Normalisation, base: Path) -
     """Time of the network's file over that of ``base``, in turns in one process."""
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "probe.onnx"
-        export.to_onnx(subject.model, normalisation, subject.mels, subject.frames, file)
+        onnx_export.to_onnx(subject.model, normalisation, subject.mels, subject.frames, file)
         found = evaluate.latency_ratio(file, base, subject.mels, subject.frames)
     return found["ratio"]
 
