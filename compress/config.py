@@ -502,3 +502,21 @@ class PruneConfig(DataOptions, RunOptions, RecipeOptions):
         (), "run folder of a teacher (default: those of the run, or labels alone)"
     )
     without_teacher: bool = option(False, "fine-tune on labels alone")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportConfig:
+    """python -m compress.export"""
+
+    run: Path | None = option(None, "run folder of the model to export")
+    format: str = option("c", "what to write; each is listed below")
+    data: str | None = option(
+        None, "data set to measure on (default: that of the run, from the cache), as for distill"
+    )
+    cache: Path | None = option(
+        None, "folder for prepared data (default: $COMPRESS_CACHE or ~/.cache/compress-workbench)"
+    )
+    workers: int = option(0, "processes that prepare data; 0: one per core", least=0)
+    out: Path | None = option(None, "run folder to write (default: a name under runs/)")
+    runs: Path = option(Path("runs"), "folder that holds the run folders")
+    force: bool = option(False, "write over a folder that holds something else")

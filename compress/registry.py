@@ -79,6 +79,10 @@ LABEL_LOSSES: dict[str, Row] = {
     ),
 }
 
+# Each is called with the run and the options of compress.export, and gives the run it wrote and
+# the lines that say what it measured.
+EXPORTS: dict[str, Row] = {}
+
 TIMM_PREFIX = "timm/"
 _TEACHER_BUILDER = Row(
     "teachers.timm_teacher:build", "any timm classifier, adapted to one channel", "timm"

@@ -17,7 +17,8 @@ MAY_IMPORT = {
     "teachers": {"teachers"},
     "reports": {"reports"},
 }
-COMMANDS = {"teach", "train", "distill", "prune", "quantize", "predict", "report", "gate"}
+COMMANDS = {"teach", "train", "distill", "prune", "quantize", "predict", "report", "gate",
+            "export"}  # fmt: skip
 LIGHT = (
     "compress", "compress.cli", "compress.config", "compress.registry", "compress.runs",
     "compress.recipe", "compress.artefacts", "compress.gate", "compress.report", "compress.data",

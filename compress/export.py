@@ -1,0 +1,32 @@
+"""Write a trained model in the form that a device takes, measured as what was written.
+
+    python -m compress.export --run RUN --format FORMAT
+"""
+
+from __future__ import annotations
+
+from compress import cli, registry
+from compress.config import ExportConfig
+from compress.errors import InputError
+
+_FORMATS = "\n".join(f"  {name:<8} {row.sentence}" for name, row in registry.EXPORTS.items())
+
+
+def run(config: ExportConfig) -> int:
+    if config.run is None:
+        raise InputError("--run must be given: the run folder of the model to export")
+    row = registry.lookup(registry.EXPORTS, "format", config.format)
+
+    from compress import runs
+
+    parent = runs.open_run(config.run)
+    parent.check_unchanged()
+    written, lines = row.load()(parent, config)
+    for line in lines:
+        cli.say(line)
+    cli.say(f"The export lies in {written.folder}. Next: python -m compress.report")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(cli.main(ExportConfig, run, f"{__doc__}\nformats:\n{_FORMATS}"))
