@@ -1,0 +1,1 @@
+"""A network on a microcontroller: C code, its emulation, its figures."""
