@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from compress.chip import limits as chip_limits
 from compress.config import nearest, read_toml
 from compress.errors import InputError
 
@@ -28,6 +29,7 @@ class Budgets:
     file_bytes: int | None = None
     peak_activation_bytes: int | None = None
     source: str = "built-in default"
+    chip: chip_limits.ChipLimits = field(default_factory=chip_limits.ChipLimits)
 
     @property
     def limits(self) -> dict[str, int]:
@@ -46,7 +48,8 @@ def load(path: Path | None = None) -> Budgets:
             return Budgets()
         path = DEFAULT_FILE
     table = read_toml(path)
-    faults = [
+    chip, chip_faults = chip_limits.take(table)
+    faults = chip_faults + [
         f"unknown table {name!r}{nearest(name, ['limits'])}" for name in table if name != "limits"
     ]
     limits = table.get("limits", {})
@@ -59,8 +62,8 @@ def load(path: Path | None = None) -> Budgets:
         faults.append("[limits] is empty; give at least params")
     if faults:
         raise InputError(f"{path}: " + "; ".join(faults))
-    known = {field.name: limits.get(field.name) for field in dataclasses.fields(Budgets)}
-    return Budgets(**(known | {"source": str(path)}))
+    known = {spec.name: limits.get(spec.name) for spec in dataclasses.fields(Budgets)}
+    return Budgets(**(known | {"source": str(path), "chip": chip}))
 
 
 def _fault(name: str, value: Any) -> str | None:

@@ -20,9 +20,10 @@ from pathlib import Path
 from typing import Any
 
 from compress import artefacts, budgets, cli, registry, runs
+from compress.chip import figures as chip_figures
 from compress.config import ReportConfig
 from compress.errors import InputError
-from reports import html, records, tables
+from reports import chip, html, records, tables
 from reports.records import Entry, Record, Report, Summary
 
 _MOST_CURVE_BYTES = 16 * 2**20
@@ -39,6 +40,8 @@ def run(config: ReportConfig) -> int:
     if not entries:
         entries = registered_students(limits)
         notes.append(f"{config.runs}: no finished run yet; these are the registered students")
+    chips, chip_notes = on_chips(config.runs, limits)
+    notes += chip_notes
     detailed, choice = choose_details(entries, config.details)
     report = Report(
         entries=entries,
@@ -48,9 +51,13 @@ def run(config: ReportConfig) -> int:
         detailed=[with_curves(entry) for entry in detailed],
         detail_choice=choice,
         made=time.strftime("%Y-%m-%d %H:%M"),
+        chips=chips,
     )
     runs.write_text(out / "report.json", records.to_json(e.record for e in report.entries))
     runs.write_text(out / "report.csv", tables.comma_separated(report))
+    if report.chips:
+        runs.write_text(out / "chip.json", chip.to_json(report.chips))
+        runs.write_text(out / "chip.csv", chip.comma_separated(report.chips, tables.escape_csv))
     runs.write_text(out / "report.md", tables.markdown(report))
     runs.write_text(out / "report.html", html.page(report))
     width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
@@ -277,6 +284,52 @@ def summaries(entries: Iterable[Entry]) -> list[Summary]:
 def _same(values: Iterable[int | None]) -> int | None:
     found = set(values)
     return found.pop() if len(found) == 1 else None
+
+
+# --- exports on emulated processors --------------------------------------------------------------
+
+
+def on_chips(root: Path, limits: budgets.Budgets) -> tuple[list[chip.ChipRecord], list[str]]:
+    """(a record per C export and processor, why figures were left out)."""
+    found: list[chip.ChipRecord] = []
+    notes: list[str] = []
+    for folder in runs.find_runs(root):
+        try:
+            opened = runs.open_run(folder)
+        except InputError:
+            continue  # gather() says so
+        for target in chip_figures.targets_of(opened.manifest) if opened.complete else ():
+            try:
+                found.append(_chip_record(opened, target, limits))
+            except InputError as error:
+                notes.append(f"{folder}: {error}")
+    return found, notes
+
+
+def _chip_record(run: runs.Run, target: str, limits: budgets.Budgets) -> chip.ChipRecord:
+    values = chip_figures.read(run.folder, run.manifest, target).values
+    try:
+        accuracy = chip_figures.accuracy(run.folder, run.manifest)
+    except InputError:
+        accuracy = None
+    known = {spec.name for spec in dataclasses.fields(chip.ChipRecord)}
+    limited = limits.chip.of(target)
+    over: dict[str, float] = {
+        figure: values[figure] - limit for figure, limit in limited.items()
+        if values[figure] > limit
+    }  # fmt: skip
+    least = limits.chip.least_accuracy
+    if least is not None and accuracy is not None and accuracy < least:
+        over["accuracy"] = round(accuracy - least, 4)
+    return chip.ChipRecord(
+        name=run.name,
+        data=_data_name(run.manifest),
+        run=str(run.folder),
+        accuracy=accuracy,
+        within_budget=not over if limited or least is not None else None,
+        over=over,
+        **{key: value for key, value in values.items() if key in known},
+    )
 
 
 # --- what is shown in detail ---------------------------------------------------------------------

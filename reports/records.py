@@ -17,6 +17,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from reports.chip import ChipRecord
+
 
 @dataclass(frozen=True)
 class Record:
@@ -95,6 +97,7 @@ class Report:
     detailed: Sequence[Entry] = ()  # entries shown with confusion, recall and curves
     detail_choice: str = ""  # how they were chosen, in words
     made: str = ""  # when
+    chips: Sequence[ChipRecord] = ()  # exports on emulated processors
 
     @property
     def measured(self) -> list[Entry]:

@@ -12,6 +12,7 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 
+from reports import chip
 from reports.records import Entry, Record, Report, Standing, Summary, plain
 
 HEAD = (
@@ -191,6 +192,13 @@ def terminal(
         parts += ["", _aligned(SUMMARY_HEAD, grouped, SUMMARY_NUMERIC, every)]
         if len(report.summaries) > most_rows:
             parts.append(f"... and {len(report.summaries) - most_rows:,} more in report.md")
+    if report.chips:
+        on_chips = [tuple(map(_shortened, map(plain, chip.cells(r)))) for r in report.chips]
+        every = list(range(len(chip.HEAD)))
+        parts += ["", "On a chip, emulated; estimates (est.) are not measured", ""]
+        parts.append(_aligned(chip.HEAD, on_chips[:most_rows], chip.NUMERIC, every))
+        if len(report.chips) > most_rows:
+            parts.append(f"... and {len(report.chips) - most_rows:,} more in report.md")
     notes = warnings_of(report)
     parts += ["", *(f"note: {note}" for note in notes[:most_notes])] if notes else []
     if len(notes) > most_notes:
@@ -211,6 +219,12 @@ def markdown(report: Report) -> str:
         lines += ["", "## Over seeds and folds", ""]
         grouped = [summary_cells(summary) for summary in report.summaries]
         lines += _markdown_table(SUMMARY_HEAD, grouped, SUMMARY_NUMERIC, every)
+    if report.chips:
+        lines += ["", "## On a chip", ""]
+        on_chips = [chip.cells(record) for record in report.chips]
+        lines += _markdown_table(chip.HEAD, on_chips, chip.NUMERIC, list(range(len(chip.HEAD))))
+        told = [*chip.DEFINITIONS, *chip.sources(report.chips)]
+        lines += ["", *(f"{escape_markdown(sentence)}  " for sentence in told)]
     notes = warnings_of(report)
     if notes:
         lines += ["", "## Notes", ""] + [f"- {escape_markdown(note)}" for note in notes]

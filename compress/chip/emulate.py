@@ -19,10 +19,10 @@ from typing import Any
 import numpy as np
 
 from compress.chip import counts, elf, toolchain
+from compress.chip.figures import SOURCES, sizes
 from compress.chip.targets import Target
 from compress.errors import InputError
 
-SOURCES = ("model.c", "model.h", "kernels.c", "kernels.h")
 _STACK_WHILE_MEASURING = 32 * 1024  # bytes
 _STACK_ALIGNMENT = 8  # bytes, by Arm's procedure call standard
 
@@ -122,13 +122,7 @@ def figures(seen: Emulation, image: elf.Image) -> dict[str, Any]:
              "vector_instructions": layer.vector_instructions}
             for layer in seen.layers
         ],
-        "flash_bytes": image.flash_bytes,
-        "weights_bytes": image.weights_bytes,
-        "code_bytes": image.code_bytes,
-        "startup_bytes": image.startup_bytes,
-        "ram_bytes": image.ram_bytes,
-        "arena_bytes": image.arena_bytes,
-        "stack_bytes": image.stack_bytes,
+        **sizes(image),
     }  # fmt: skip
 
 
