@@ -370,7 +370,14 @@ class GateConfig:
     )
     budgets: Path | None = option(None, "limits (default: budgets.toml here, else 500,000 params)")
     runs: Path = option(Path("runs"), "folder that holds the run folders")
-    format: str = option("text", "how findings are printed", choices=("text", "github"))
+    base: Path | None = option(
+        None, "report.json of an earlier state (or this command's json): says what changed"
+    )
+    why: bool = option(False, "name the layers that each figure is made of, largest first")
+    format: str = option(
+        "text", "how findings are printed", choices=("text", "github", "junit", "json")
+    )
+    out: Path | None = option(None, "file for the junit or json form, beside the text")
 
 
 @dataclass(frozen=True, kw_only=True)

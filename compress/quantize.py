@@ -96,11 +96,23 @@ def lines_of(parent: Parent, result: Run) -> list[str]:
         "test windows.",
         *_tuning_lines(details),
         *_plain_words(found, details),
+        *_chip_line(found),
         f"Float is {parent.file}; both files were measured in onnxruntime, latency on one thread "
         "in turns.",
         f"The int8 run lies in {result.folder}. Next: python -m compress.report",
     ]
     return lines
+
+
+def _chip_line(found: dict[str, Any]) -> list[str]:
+    """What the int8 file asks of a chip; a run that was made before it was counted says nothing."""
+    if found.get("flash_bytes") is None or found["peak_activation_bytes"] is None:
+        return []
+    return [
+        f"On a chip: {found['flash_bytes']:,} bytes of constants in flash, "
+        f"{found['peak_activation_bytes']:,} bytes of activations at most, at "
+        f"{found['peak_layer']}."
+    ]
 
 
 def _row(

@@ -278,7 +278,6 @@ def _measure(
     }
     figures = measured.figures | {
         "params": _params(parent),
-        "peak_layer": onnx_file.read(path).peak_layer,
         "agreement": evaluate.agreement(measured.logits["test"], base.logits["test"]),
         "differences": {side: asdict(found) for side, found in differences.items()},
         _MEASURED_FLOAT: {

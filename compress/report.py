@@ -22,6 +22,7 @@ from typing import Any
 from compress import artefacts, budgets, cli, registry, runs
 from compress.config import ReportConfig
 from compress.errors import InputError
+from compress.subjects import recorded_latency_ratio
 from reports import html, records, tables
 from reports.records import Entry, Record, Report, Summary
 
@@ -118,11 +119,15 @@ def _entry(run: runs.Run, metrics: dict[str, Any], limits: budgets.Budgets) -> E
         macs=_whole(metrics.get("macs")),
         file_bytes=_whole(metrics.get("file_bytes")),
         peak_activation_bytes=_whole(metrics.get("peak_activation_bytes")),
+        peak_layer=_words(metrics.get("peak_layer")),
+        flash_bytes=_whole(metrics.get("flash_bytes")),
         accuracy=_share(test.get("accuracy")),
         accuracy_low=_share(test.get("accuracy_low")),
         accuracy_high=_share(test.get("accuracy_high")),
         recall={str(k): _share(v) for k, v in _table(test, "recall").items()} or None,
         latency_ms=_number(metrics.get("latency_ms")),
+        latency_ratio=_number(recorded_latency_ratio(metrics)),
+        seed=_whole(run.manifest.get("seed")),
         seeds=1,
     )
     record, warning = _verified(run, metrics, record)
@@ -155,7 +160,7 @@ def _verified(run: runs.Run, metrics: dict[str, Any], record: Record) -> tuple[R
         return measured, f"{name} is missing; its figures are left out"
     digest = artefacts.sha256_of(path)
     if digest == metrics.get("sha256"):
-        return dataclasses.replace(record, artifact=str(path), sha256=digest), ""
+        return dataclasses.replace(_on_chip(record, path), artifact=str(path), sha256=digest), ""
     counted = dataclasses.replace(measured, artifact=str(path), sha256=digest)
     reason = f"{name} changed since it was measured; sizes are counted anew, the rest is left out"
     try:
@@ -168,26 +173,58 @@ def _verified(run: runs.Run, metrics: dict[str, Any], record: Record) -> tuple[R
         macs=summary.macs,
         file_bytes=summary.file_bytes,
         peak_activation_bytes=summary.peak_activation_bytes,
+        peak_layer=summary.known_as(summary.peak_layer) if summary.peak_layer else None,
+        flash_bytes=summary.flash_bytes if summary.quantised else None,
     )
     return counted, reason
 
 
-def compare(record: Record, limits: budgets.Budgets) -> tuple[dict[str, int], bool | None]:
-    """(figure -> excess over its limit, whether all limits are kept; None: not all measured).
+def _on_chip(record: Record, path: Path) -> Record:
+    """The record with flash and the layer at the peak, of runs that were measured without."""
+    if record.peak_layer is not None or record.peak_activation_bytes is None:
+        return record
+    try:
+        summary = artefacts.read(path)
+    except InputError:
+        return record
+    return dataclasses.replace(
+        record,
+        peak_layer=summary.known_as(summary.peak_layer) if summary.peak_layer else None,
+        flash_bytes=summary.flash_bytes if summary.quantised else None,
+    )
 
-    Parameters are compared as trained and as in the file; the larger one has to keep the limit.
+
+# Where a limit's figure stands in a record; what no record can tell is the gate's alone.
+_RECORDED = {
+    "params": ("params", "file_params"),  # as trained and in the file: both have to keep it
+    "macs": ("macs",),
+    "file_bytes": ("file_bytes",),
+    "peak_activation_bytes": ("peak_activation_bytes",),
+    "flash_bytes": ("flash_bytes",),
+    "latency_ratio": ("latency_ratio",),
+    "accuracy": ("accuracy_low",),
+}
+_OF_ANY_FILE = ("params", "macs", "file_bytes", "peak_activation_bytes")
+
+
+def compare(
+    record: Record, limits: budgets.Budgets
+) -> tuple[dict[str, float], bool | None]:
+    """(figure -> how far beyond its limit, whether all limits are kept; None: not all measured).
+
+    A registered student has no file, so it is held to parameters and MACs alone.
     """
-    over: dict[str, int] = {}
+    over: dict[str, float] = {}
     unknown = False
     for figure, limit in limits.limits.items():
-        values = [getattr(record, figure)]
-        if figure == "params":
-            values.append(record.file_params)
+        if record.stage == "registered" and figure not in ("params", "macs"):
+            continue
+        values = (getattr(record, name) for name in _RECORDED.get(figure, ()))
         known = [value for value in values if value is not None]
         if not known:
-            unknown = True
-        elif max(known) > limit:
-            over[figure] = max(known) - limit
+            unknown = unknown or figure in _OF_ANY_FILE
+        elif any(budgets.FIGURES[figure].breaks(value, limit) for value in known):
+            over[figure] = max(abs(value - limit) for value in known)
     return over, False if over else None if unknown else True
 
 
@@ -366,6 +403,10 @@ def _share(value: Any) -> float | None:
 def _whole(value: Any) -> int | None:
     number = _number(value)
     return int(value) if number is not None and number == int(number) else None
+
+
+def _words(value: Any) -> str | None:
+    return value if isinstance(value, str) and value else None
 
 
 def _confusion(value: Any, classes: int) -> Sequence[Sequence[int]]:

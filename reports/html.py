@@ -160,6 +160,10 @@ def _cell(entry: Entry, column: int, words: str) -> str:
         below = _mark(entry)
     elif column == 3 and record.file_params is not None:
         below = f"{tables.count(record.file_params)} in file"
+    elif column == 6 and record.flash_bytes is not None:
+        below = f"flash {tables.size(record.flash_bytes)}"
+    elif column == 7 and record.peak_layer:
+        below = f'<span title="{_text(record.peak_layer)}">at {_text(_layer(record))}</span>'
     elif column == 8 and record.accuracy is not None:
         shown, below = _text(tables.percent(record.accuracy)), _text(_interval(record))
     elif column == 11:
@@ -167,6 +171,18 @@ def _cell(entry: Entry, column: int, words: str) -> str:
         kind = "wrap yes" if within else "wrap no" if within is False else ""
     below = f"<small>{below}</small>" if below else ""
     return f'<td class="{kind}">{shown}{below}</td>' if kind else f"<td>{shown}{below}</td>"
+
+
+def _layer(record: Record, most: int = 22) -> str:
+    """The name by which the network's author knows the layer: that of its weight, where it has one.
+
+    ``node_conv2d_3 (network.blocks.1.0.weight)`` -> ``blocks.1.0``
+    """
+    name = record.peak_layer or ""
+    _, bracket, weight = name.partition(" (")
+    if bracket:
+        name = weight.removesuffix(")").removeprefix("network.").rpartition(".")[0] or name
+    return name if len(name) <= most else "…" + name[1 - most :]
 
 
 def _summaries(report: Report) -> str:
@@ -276,6 +292,10 @@ def _card(entry: Entry) -> str:
     facts = [tables.accuracy(record), f"{tables.count(record.params)} parameters"]
     if entry.loss is not None:
         facts.append(f"loss {entry.loss:.3f}")
+    if record.peak_activation_bytes is not None and record.peak_layer:
+        facts.append(f"peak RAM {tables.size(record.peak_activation_bytes)} at {record.peak_layer}")
+    if record.flash_bytes is not None:
+        facts.append(f"flash {tables.size(record.flash_bytes)}")
     if entry.calibration_error is not None:
         facts.append(f"calibration error {100 * entry.calibration_error:.1f} %")
     return (

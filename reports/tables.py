@@ -47,7 +47,13 @@ FIGURE_NAMES = {
     "macs": "MACs",
     "file_bytes": "file bytes",
     "peak_activation_bytes": "peak activation bytes",
+    "flash_bytes": "flash bytes (int8)",
+    "latency_ratio": "of the time of the file that it was made of",
+    "accuracy": "accuracy (lower end of its interval)",
+    "accuracy_drop": "accuracy lost against a base",
 }
+_LEAST = ("accuracy",)
+_SHARES = ("accuracy", "accuracy_drop")
 MISSING = "–"
 
 
@@ -100,16 +106,22 @@ def milliseconds(value: float | None) -> str:
     return MISSING if value is None else f"{value:.3g} ms"
 
 
-def budget(within: bool | None, over: Mapping[str, int]) -> str:
+def budget(within: bool | None, over: Mapping[str, float]) -> str:
     """'yes', or by how much not."""
     if within:
         return "yes"
     if within is None and not over:
         return MISSING
-    excesses = [
-        f"{amount:,} {FIGURE_NAMES.get(figure, figure)} over" for figure, amount in over.items()
-    ]
-    return "no: " + ", ".join(excesses)
+    return "no: " + ", ".join(_excess(figure, amount) for figure, amount in over.items())
+
+
+def _excess(figure: str, amount: float) -> str:
+    if figure in _SHARES:
+        side = "under the least" if figure in _LEAST else "over"
+        return f"{figure.replace('_', ' ')} {100 * amount:.1f} points {side}"
+    if figure == "latency_ratio":
+        return f"latency ratio {amount:.2f} over"
+    return f"{amount:,} {FIGURE_NAMES.get(figure, figure)} over"
 
 
 def cells(entry: Entry) -> tuple[str, ...]:
@@ -242,15 +254,21 @@ DEFINITIONS = (
     "95 % interval.",
     "Parameters are learnable ones as trained; in file: weights in the file, batch norm folded.",
     "MACs: multiply-accumulates of convolutions and linear layers, for one window.",
-    "Peak RAM: activations alive at once in the order of execution, for one window.",
+    "Peak RAM: activations alive at once in the order of execution, for one window; below it the "
+    "layer at which the peak stands.",
+    "Flash: of an int8 file, every number stored in it (weights, biases, scales, zero points, "
+    "codebooks), each tensor once, in the type in which it is stored.",
     "Latency: one window, one thread, median, on the machine that made the run.",
     "Seeds: runs that differ by seed or fold alone.",
 )
 
 
-def limits_sentence(limits: Mapping[str, int]) -> str:
+def limits_sentence(limits: Mapping[str, float]) -> str:
     listed = ", ".join(
-        f"at most {limit:,} {FIGURE_NAMES.get(figure, figure)}" for figure, limit in limits.items()
+        f"{'at least' if figure in _LEAST else 'at most'} "
+        f"{f'{100 * limit:g} %' if figure in _SHARES else f'{limit:,}'} "
+        f"{FIGURE_NAMES.get(figure, figure)}"
+        for figure, limit in limits.items()
     )
     return f"Budget: {listed}." if listed else "No budget."
 

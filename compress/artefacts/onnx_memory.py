@@ -14,6 +14,7 @@ Weights and everything computed from constants alone lie in flash and are not co
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 from compress.artefacts.onnx_graph import Graph, Node, element_bytes
 
@@ -41,17 +42,30 @@ def constant_tensors(graph: Graph) -> set[str]:
     return constant
 
 
-def peak_activation_bytes(
-    graph: Graph, constant: set[str]
-) -> tuple[int | None, str | None, tuple[str, ...]]:
-    """(peak bytes, node at which it stands, why it cannot be told)."""
+@dataclass(frozen=True)
+class Peak:
+    """Where activations take most memory. ``value`` None: ``reason`` says why it cannot be told.
+
+    alive: (node that wrote it, bytes) of every buffer that is held there, largest first.
+    """
+
+    value: int | None
+    layer: str | None = None
+    alive: tuple[tuple[str, int], ...] = ()
+    reason: str = ""
+
+
+def peak_activation_bytes(graph: Graph, constant: set[str]) -> Peak:
+    """The peak over all nodes, bytes at batch 1."""
     if any(node.has_subgraph for node in graph.nodes):
-        return None, None, ("activation bytes cannot be told: the graph has control flow",)
+        return Peak(None, reason="activation bytes cannot be told: the graph has control flow")
     nodes = [node for node in graph.nodes if not all(out in constant for out in node.outputs)]
     sizes = _tensor_bytes(graph, nodes, constant)
     if isinstance(sizes, str):
-        return None, None, (f"activation bytes cannot be told: the size of {sizes!r} is not fixed",)
-    return *_peak(graph, nodes, constant, sizes), ()
+        return Peak(
+            None, reason=f"activation bytes cannot be told: the size of {sizes!r} is not fixed"
+        )
+    return _peak(graph, nodes, constant, sizes)
 
 
 def _readers(nodes: list[Node]) -> dict[str, list[int]]:
@@ -116,7 +130,7 @@ def _quantised_types(graph: Graph, nodes: list[Node]) -> dict[str, int]:
 
 def _peak(
     graph: Graph, nodes: list[Node], constant: set[str], sizes: dict[str, int]
-) -> tuple[int, str | None]:
+) -> Peak:
     """Walk the nodes and add up the buffers alive at each."""
     end = len(nodes)
     last_read = {key: max(numbers) for key, numbers in _readers(nodes).items()}
@@ -125,6 +139,7 @@ def _peak(
     root: dict[str, str] = {}  # tensor -> tensor whose buffer it lies in
     born: dict[str, int] = {}
     dies: dict[str, int] = {}
+    writers: dict[str, str] = {}  # buffer -> operator by whose name it is known
 
     def open_buffer(key: str, number: int) -> None:
         root[key] = key
@@ -134,6 +149,7 @@ def _peak(
     for key in graph.inputs:
         if key in sizes:
             open_buffer(key, 0)
+            writers[key] = key
     for number, node in enumerate(nodes):
         source = _shared_input(node, constant)
         for key in node.outputs:
@@ -147,6 +163,7 @@ def _peak(
                 dies[buffer] = max(dies[buffer], last_read.get(key, number))
             else:
                 open_buffer(key, number)
+            writers.setdefault(root[key], node.name)
     changes = [0] * (end + 2)
     for key, number in born.items():
         changes[number] += sizes[key]
@@ -156,8 +173,11 @@ def _peak(
     for number in range(end):
         alive += changes[number]
         if alive > peak:
-            peak, where = alive, nodes[number].name
-    return peak, where
+            peak, where = alive, number
+    if where is None:
+        return Peak(0)
+    held = [(writers[k], sizes[k]) for k in born if born[k] <= where <= dies[k] and sizes[k]]
+    return Peak(peak, nodes[where].name, tuple(sorted(held, key=lambda item: -item[1])))
 
 
 def _is_view(node: Node, sizes: dict[str, int], source: str) -> bool:
