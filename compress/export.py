@@ -13,9 +13,8 @@ _FORMATS = "\n".join(f"  {name:<8} {row.sentence}" for name, row in registry.EXP
 
 
 def run(config: ExportConfig) -> int:
-    if config.run is None:
-        raise InputError("--run must be given: the run folder of the model to export")
-    row = registry.lookup(registry.EXPORTS, "format", config.format)
+    row = check_options(config)
+    assert config.run is not None
 
     from compress import runs
 
@@ -26,6 +25,13 @@ def run(config: ExportConfig) -> int:
         cli.say(line)
     cli.say(f"The export lies in {written.folder}. Next: python -m compress.report")
     return 0
+
+
+def check_options(config: ExportConfig) -> registry.Row:
+    """The format, before any run is read."""
+    if config.run is None:
+        raise InputError("--run must be given: the run folder of the model to export")
+    return registry.lookup(registry.EXPORTS, "format", config.format)
 
 
 if __name__ == "__main__":

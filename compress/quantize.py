@@ -18,7 +18,9 @@ if TYPE_CHECKING:
 
 
 def run(config: QuantizeConfig) -> int:
-    _check(config)
+    check_options(config)
+    if not config.run.exists():
+        raise InputError(f"{config.run}: no such run folder or file")
 
     from compress.parents import open_parent
     from compress.quantized_runs import Quantisation, quantised_run
@@ -55,7 +57,7 @@ def run(config: QuantizeConfig) -> int:
     return 0
 
 
-def _check(config: QuantizeConfig) -> None:
+def check_options(config: QuantizeConfig) -> None:
     """Contradictions, before anything is read."""
     if config.run is None:
         raise InputError("--run must be given: a run folder, or a float .onnx file with --data")
@@ -67,8 +69,6 @@ def _check(config: QuantizeConfig) -> None:
         raise InputError("--teacher and --without-teacher exclude each other; give one")
     if config.devices * config.nodes > 1:
         raise InputError("--devices, --nodes: quantising runs in one process")
-    if not config.run.exists():
-        raise InputError(f"{config.run}: no such run folder or file")
 
 
 def lines_of(parent: Parent, result: Run) -> list[str]:

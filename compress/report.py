@@ -23,8 +23,8 @@ from compress import artefacts, budgets, cli, registry, runs
 from compress.config import ReportConfig
 from compress.errors import InputError
 from compress.subjects import recorded_latency_ratio
-from reports import html, records, tables
-from reports.records import Entry, Record, Report, Summary
+from reports import html, lineage, records, tables
+from reports.records import Entry, Origin, Record, Report, Summary
 
 _MOST_CURVE_BYTES = 16 * 2**20
 _HASHING_THREADS = 4
@@ -46,6 +46,7 @@ def run(config: ReportConfig) -> int:
         summaries=summaries(entries),
         notes=notes,
         limits=limits.limits,
+        tree=lineage.text_tree(entries),
         detailed=[with_curves(entry) for entry in detailed],
         detail_choice=choice,
         made=time.strftime("%Y-%m-%d %H:%M"),
@@ -84,7 +85,7 @@ def gather(root: Path, limits: budgets.Budgets) -> tuple[list[Entry], list[str]]
     groups: dict[str, list[int]] = {}
     for index, (_, manifest) in enumerate(found):
         groups.setdefault(_group(manifest), []).append(index)
-    entries = [entry for entry, _ in found]
+    entries = with_origins(found)
     for members in groups.values():
         several = [(entries[i], found[i][1]) for i in members]
         for i, entry in zip(members, _told_apart(several), strict=True):
@@ -92,6 +93,36 @@ def gather(root: Path, limits: budgets.Budgets) -> tuple[list[Entry], list[str]]
     means = {id(e): s.accuracy for s in records.standings(entries) for e in s.members}
     entries.sort(key=lambda e: (e.data_set, -means.get(id(e), 0.0), e.group, e.variant, e.run))
     return entries, notes
+
+
+def with_origins(found: Sequence[tuple[Entry, dict[str, Any]]]) -> list[Entry]:
+    """The entries, each with the parent and the teachers that its manifest records.
+
+    A reference holds only for a run whose weights have the recorded hash; of several with the same
+    weights it means the one in the recorded folder.
+    """
+    by_hash: dict[str, list[str]] = {}
+    for entry, manifest in found:
+        artefacts_of = _table(manifest, "artefacts")
+        name = runs.ONNX if manifest.get("stage") == "quantize" else runs.WEIGHTS
+        by_hash.setdefault(str(artefacts_of.get(name)), []).append(entry.run)
+
+    def origin(kind: str, reference: Any) -> Origin | None:
+        if not isinstance(reference, dict):
+            return None
+        alike = by_hash.get(str(reference.get("weights_sha256")), [])
+        folder = str(reference.get("folder"))
+        run = folder if folder in alike else alike[0] if alike else ""
+        return Origin(kind, str(reference.get("name")), run)
+
+    entries = []
+    for entry, manifest in found:
+        teachers = manifest.get("teachers")
+        listed = [("parent", manifest.get("parent"))]
+        listed += [("teacher", t) for t in teachers] if isinstance(teachers, list) else []
+        origins = tuple(o for kind, ref in listed if (o := origin(kind, ref)) is not None)
+        entries.append(dataclasses.replace(entry, origins=origins))
+    return entries
 
 
 def _read_run(folder: Path, limits: budgets.Budgets) -> tuple[Entry | None, dict[str, Any], str]:
@@ -181,7 +212,8 @@ def _verified(run: runs.Run, metrics: dict[str, Any], record: Record) -> tuple[R
 
 def _on_chip(record: Record, path: Path) -> Record:
     """The record with flash and the layer at the peak, of runs that were measured without."""
-    if record.peak_layer is not None or record.peak_activation_bytes is None:
+    flash_known = record.flash_bytes is not None or record.stage != "quantize"
+    if (record.peak_layer is not None and flash_known) or record.peak_activation_bytes is None:
         return record
     try:
         summary = artefacts.read(path)

@@ -153,8 +153,21 @@ def _of_file(
     if value is not None:
         return Value(value, parts=parts, where=where)
     if summary.kind in ("safetensors", "checkpoint"):
-        return Value(None, f"a {summary.kind} file holds weights only; gate the ONNX file")
+        reason = f"a {summary.kind} file holds weights only; gate the ONNX file"
+        return Value(None, reason, applies=not _has_onnx_beside(subject))
     return Value(None, "; ".join(summary.notes))
+
+
+def _is_beside_what_ships(subject: Subject) -> bool:
+    """Whether these are the weights of a run whose ONNX file is the one that was measured."""
+    kind = subject.summary.kind if subject.summary else ""
+    return kind in ("safetensors", "checkpoint") and _has_onnx_beside(subject)
+
+
+def _has_onnx_beside(subject: Subject) -> bool:
+    """Whether the run folder holds the file that ships, which is gated by itself."""
+    listed = subject.manifest.get("artefacts", {})
+    return isinstance(listed, Mapping) and any(str(name).endswith(".onnx") for name in listed)
 
 
 def _layers(subject: Subject, figure: str) -> tuple[Contribution, ...]:
@@ -171,7 +184,7 @@ def latency_ratio(subject: Subject) -> Value:
     if subject.path is None:
         return Value(None, "measured on its exported file", applies=False)
     if not subject.metrics:  # a file without a run was compared with nothing
-        return Value(None, subject.unmeasured, applies=bool(subject.manifest))
+        return Value(None, subject.unmeasured, applies="changed" in subject.unmeasured)
     found = _number(recorded_latency_ratio(subject.metrics))
     if found is None:
         return Value(None, "it was made of no other file", applies=False)
@@ -208,7 +221,7 @@ def _of_test(subject: Subject, key: str) -> Value:
     if subject.path is None:
         return Value(None, "measured on its exported file", applies=False)
     if not subject.metrics:
-        return Value(None, subject.unmeasured)
+        return Value(None, subject.unmeasured, applies=not _is_beside_what_ships(subject))
     splits = subject.metrics.get("splits")
     test = splits.get("test") if isinstance(splits, Mapping) else None
     found = _number(test.get(key)) if isinstance(test, Mapping) else None

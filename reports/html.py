@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from html import escape
 
-from reports import figures, tables
+from reports import figures, lineage, tables
 from reports.records import Entry, Record, Report, plain, standings
 from reports.style import STYLE
 
@@ -29,6 +29,7 @@ def page(report: Report) -> str:
         _table(report),
         _summaries(report),
         *(_scatter(report, data, entries) for data, entries in _by_data(report.measured)),
+        _lineage(report),
         _details(report),
         _footer(report),
     ]
@@ -173,8 +174,8 @@ def _cell(entry: Entry, column: int, words: str) -> str:
     return f'<td class="{kind}">{shown}{below}</td>' if kind else f"<td>{shown}{below}</td>"
 
 
-def _layer(record: Record, most: int = 22) -> str:
-    """The name by which the network's author knows the layer: that of its weight, where it has one.
+def _layer(record: Record, most: int = 16) -> str:
+    """The layer as the network's author knows it: by its weight, where it has one.
 
     ``node_conv2d_3 (network.blocks.1.0.weight)`` -> ``blocks.1.0``
     """
@@ -251,6 +252,21 @@ def _bars(entries: Sequence[Entry]) -> str:
             "large one their mean, the bar their spread."
         )
     return words.strip()
+
+
+def _lineage(report: Report) -> str:
+    """The runs and what they were made of, as a tree."""
+    if not report.tree:
+        return ""
+    more = len([entry for entry in report.entries if entry.run]) - lineage.MOST_ROWS
+    left = f" {more:,} further runs are left out." if more > 0 else ""
+    return (
+        "<h2>What was made of what</h2>"
+        f'<figure class="card lineage-card"><div class="draw">{lineage.drawing(report.entries)}'
+        "</div><figcaption>Each run stands below the one that it was made of: solid lines lead "
+        "from the parent whose weights it took, dashed ones from a teacher to whom it listened. "
+        f"From the hashes in the manifests.{left}</figcaption></figure>"
+    )
 
 
 def _details(report: Report) -> str:

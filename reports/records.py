@@ -46,6 +46,15 @@ class Record:
 
 
 @dataclass(frozen=True)
+class Origin:
+    """What a run was made of. kind: parent or teacher; run: its folder, '' where it is not here."""
+
+    kind: str
+    name: str
+    run: str = ""
+
+
+@dataclass(frozen=True)
 class Entry:
     """A record and what stands behind it."""
 
@@ -64,6 +73,7 @@ class Entry:
     clips: int | None = None  # on the test split
     loss: float | None = None
     calibration_error: float | None = None
+    origins: Sequence[Origin] = ()  # its parent, then its teachers
     finished: float = 0.0  # seconds since 1970, for the order of runs
 
     @property
@@ -96,6 +106,7 @@ class Report:
     summaries: Sequence[Summary] = ()
     notes: Sequence[str] = ()  # runs left out, and why
     limits: Mapping[str, float] = field(default_factory=dict)  # figure -> its level
+    tree: Sequence[str] = ()  # which run was made of which, as text; none where none was
     detailed: Sequence[Entry] = ()  # entries shown with confusion, recall and curves
     detail_choice: str = ""  # how they were chosen, in words
     made: str = ""  # when

@@ -203,6 +203,8 @@ def terminal(
         parts += ["", _aligned(SUMMARY_HEAD, grouped, SUMMARY_NUMERIC, every)]
         if len(report.summaries) > most_rows:
             parts.append(f"... and {len(report.summaries) - most_rows:,} more in report.md")
+    if report.tree:
+        parts += ["", *(line if width is None else line[:width] for line in report.tree)]
     notes = warnings_of(report)
     parts += ["", *(f"note: {note}" for note in notes[:most_notes])] if notes else []
     if len(notes) > most_notes:
@@ -223,6 +225,8 @@ def markdown(report: Report) -> str:
         lines += ["", "## Over seeds and folds", ""]
         grouped = [summary_cells(summary) for summary in report.summaries]
         lines += _markdown_table(SUMMARY_HEAD, grouped, SUMMARY_NUMERIC, every)
+    if report.tree:
+        lines += ["", "## What was made of what", "", *(f"    {line}" for line in report.tree)]
     notes = warnings_of(report)
     if notes:
         lines += ["", "## Notes", ""] + [f"- {escape_markdown(note)}" for note in notes]
