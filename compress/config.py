@@ -462,6 +462,12 @@ class QuantizeConfig(DataOptions, RunOptions):
     weight_bits: str = option(
         "8", "bits of a weight in the file; 4 keeps 8-bit arithmetic", choices=("8", "4")
     )
+    clusters: int | None = option(
+        None,
+        "values that the weights of a layer share, in an int8 codebook with 4-bit indices",
+        least=2,
+        most=16,
+    )
     teacher: tuple[Path, ...] = option(
         (), "run folder of a teacher for --qat (default: those of the run, or labels alone)"
     )

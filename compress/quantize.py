@@ -37,6 +37,7 @@ def run(config: QuantizeConfig) -> int:
         tuning="always" if config.qat else "auto" if config.auto else "never",
         tolerance=config.tolerance,
         seed=seed,
+        clusters=config.clusters,
     )
     plan = None
     if wanted.tuning != "never":
@@ -67,6 +68,8 @@ def check_options(config: QuantizeConfig) -> None:
         raise InputError("--teacher: is used by --qat and --auto only")
     if config.teacher and config.without_teacher:
         raise InputError("--teacher and --without-teacher exclude each other; give one")
+    if config.clusters is not None and config.weight_bits != "8":
+        raise InputError("--clusters and --weight-bits 4 exclude each other; give one")
     if config.devices * config.nodes > 1:
         raise InputError("--devices, --nodes: quantising runs in one process")
 

@@ -30,6 +30,8 @@ from compress.artefacts import onnx_file
 from compress.config import DistillConfig, QuantizeConfig
 from compress.int8 import layers as int8_layers
 from compress.int8 import static
+from compress.int8.clustered import cluster, codebook, entries_of
+from compress.int8.clustered import pack as pack_clusters
 from compress.int8.interface import METADATA_KEY, Interface
 from compress.int8.narrow import clip_shares, narrow_weights, pack
 from compress.int8.prepare import prepare
@@ -626,3 +628,67 @@ def test_an_int8_run_is_no_start_for_training(int8_run, npy_data, tmp_path, caps
     arguments += ["--runs", str(tmp_path / "runs"), "--workers", "1"]
     assert cli.main(TrainConfig, train.run, "", arguments) == 2
     assert "int8 file" in capsys.readouterr().err
+
+
+# --- weights that share a codebook ---------------------------------------------------------------
+
+
+def test_a_codebook_by_hand():
+    """Codes 0 0 1 1 1 and 10: two clusters are {0, 1} and {10}; the mean 0.6 rounds to 1."""
+    counts = np.zeros(256)
+    counts[[128, 129, 138]] = (2, 3, 1)
+    assert codebook(counts, 2).tolist() == [1, 10]
+    assert codebook(counts, 3).tolist() == [0, 1, 10]
+    assert codebook(counts, 16).tolist() == [0, 1, 10]
+
+
+def test_a_codebook_is_the_optimum():
+    """No choice of three entries has a smaller error, by trying them all."""
+    import itertools
+
+    counts = np.zeros(256)
+    random = np.random.default_rng(3)
+    counts[120:134] = random.integers(0, 9, 14)
+    codes = np.arange(-128, 128)
+
+    def error(book):
+        distance = np.abs(codes[:, None] - np.array(book)[None, :]).min(1)
+        return float((counts * distance**2).sum())
+
+    least = min(error(book) for book in itertools.combinations(range(-8, 6), 3))
+    assert error(codebook(counts, 3)) == least
+
+
+def test_clustered_weights_are_a_smaller_file_of_the_same_integers(quantised, tmp_path):
+    prepared, model, path = quantised("dsc50")
+    names = narrow_weights(prepared, model)
+    shared = cluster(model, names, 16)
+    assert max(entries_of(shared, names).values()) == 16
+    static.save(shared, tmp_path / "wide.onnx")
+    static.save(pack_clusters(shared, names), tmp_path / "packed.onnx")
+    tensors = stored(tmp_path / "packed.onnx")
+    assert {tensors[name].data_type for name in names} == {TensorProto.UINT4}
+    np.testing.assert_array_equal(
+        logits_of(tmp_path / "packed.onnx"), logits_of(tmp_path / "wide.onnx")
+    )
+    assert (tmp_path / "packed.onnx").stat().st_size < 0.8 * path.stat().st_size
+    before, after = onnx_file.read(path), onnx_file.read(tmp_path / "packed.onnx")
+    assert after.file_params == before.file_params + 16 * len(names), "the codebooks count"
+    assert after.quantised and after.peak_activation_bytes == before.peak_activation_bytes
+    halved = sum(int(np.prod(tensors[name].dims)) // 2 for name in names)
+    assert after.flash_bytes == before.flash_bytes - halved + 16 * len(names)
+    exact = IntegerNetwork(tmp_path / "packed.onnx")(WINDOWS[:32, None])
+    np.testing.assert_array_equal(exact, logits_of(tmp_path / "packed.onnx")[:32])
+
+
+def test_a_run_with_clusters_says_so(finished_run, tmp_path, capsys):
+    out = tmp_path / "clusters"
+    assert run_quantize("--run", finished_run, "--out", out, "--clusters", "16") == 0
+    assert "bytes of constants in flash" in capsys.readouterr().out
+    run = runs.open_run(out)
+    assert run.metrics()["clusters"] == 16 and run.manifest["settings"]["clusters"] == 16
+    details = runs.read_json(out / quantized_runs.DETAILS)
+    # the factors of a batch norm are one code each, their scales tell them apart
+    assert max(details["clusters"].values()) == 16 and min(details["clusters"].values()) == 1
+    assert run_quantize("--run", finished_run, "--clusters", "16", "--weight-bits", "4") == 2
+    assert "exclude" in capsys.readouterr().err
