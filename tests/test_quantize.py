@@ -506,6 +506,40 @@ def test_files_that_cannot_be_quantised_are_refused_with_the_reason(npy_data, tm
             assert word in error
 
 
+def test_recurrent_quantised_and_damaged_files_are_refused(quantised, npy_data, tmp_path, capsys):
+    """A file that was not made here: the operator and the layer are named, or what is wrong."""
+
+    def refused(path: Path) -> str:
+        options = ("--data", npy_data, "--runs", tmp_path / "runs")
+        assert run_quantize("--run", path, *options) == 2
+        error = capsys.readouterr().err
+        assert error.count("\n") == 1 and not (tmp_path / "runs").exists()
+        return error
+
+    def array(name: str, *shape: int) -> onnx.TensorProto:
+        return numpy_helper.from_array(np.ones(shape, np.float32), name)
+
+    squeezed = numpy_helper.from_array(np.array([1], np.int64), "axes")
+    nodes = [
+        helper.make_node("Squeeze", ["x", "axes"], ["s"], "squeeze"),
+        helper.make_node("LSTM", ["s", "w", "r"], ["", "h"], "memory", hidden_size=5),
+        helper.make_node("ReduceMean", ["h"], ["y"], "mean", axes=[0], keepdims=0),
+    ]
+    ends = [helper.make_tensor_value_info("x", 1, (1, 1, 32, 96)),
+            helper.make_tensor_value_info("y", 1, None)]  # fmt: skip
+    stored_arrays = [squeezed, array("w", 1, 20, 96), array("r", 1, 20, 5)]
+    graph = helper.make_graph(nodes, "recurrent", ends[:1], ends[1:], stored_arrays)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    recurrent = tmp_path / "recurrent.onnx"
+    recurrent.write_bytes(model.SerializeToString())
+    error = refused(recurrent)
+    assert "unsupported operator LSTM in layer 'memory'" in error
+    assert "is quantised already" in refused(quantised("audiobot50")[2])
+    damaged = tmp_path / "damaged.onnx"
+    damaged.write_bytes(recurrent.read_bytes()[:100])
+    assert str(damaged) in refused(damaged)
+
+
 def test_operators_that_cannot_be_simulated_are_named(quantised):
     prepared, model, _ = quantised("audiobot50")
     strange = onnx.ModelProto()
