@@ -177,17 +177,15 @@ def _make(
     details["four_bit_weights"] = list(narrow)
     shared = narrow_weights(prepared, model) if wanted.clusters else ()
 
-    def clustered_model(model: Any) -> Any:
-        return clustered.cluster(model, shared, wanted.clusters) if wanted.clusters else model
-
-    full, model = model, clustered_model(model)
+    full = model
+    if wanted.clusters:
+        model = clustered.cluster(full, shared, wanted.clusters)
     chosen = _candidate(parent, base, "calibrated", model, {})
     details["calibrated"] = asdict(chosen.difference)
     fell = -100 * chosen.difference.difference
     if plan is not None and (wanted.tuning == "always" or fell > wanted.tolerance):
         cli.say(f"int8      {parent.name}: calibrated, {_change(chosen)}; fine-tuning")
-        tuned_model, record = plan.tune(prepared, full, folder)
-        tuned = _candidate(parent, base, "fine-tuned", clustered_model(tuned_model), record)
+        tuned = _candidate(parent, base, "fine-tuned", *plan.tune(prepared, full, folder))
         details["fine_tuned"] = asdict(tuned.difference) | tuned.details
         better = tuned.difference.difference >= chosen.difference.difference
         if wanted.tuning == "always" or better:

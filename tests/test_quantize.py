@@ -7,6 +7,7 @@ import os
 import shutil
 from pathlib import Path
 
+import model_files
 import numpy as np
 import onnx
 import pytest
@@ -30,7 +31,7 @@ from compress.artefacts import onnx_file
 from compress.config import DistillConfig, QuantizeConfig
 from compress.int8 import layers as int8_layers
 from compress.int8 import static
-from compress.int8.clustered import cluster, codebook, entries_of
+from compress.int8.clustered import cluster, codebook, entries_of, tables
 from compress.int8.clustered import pack as pack_clusters
 from compress.int8.interface import METADATA_KEY, Interface
 from compress.int8.narrow import clip_shares, narrow_weights, pack
@@ -506,7 +507,7 @@ def test_files_that_cannot_be_quantised_are_refused_with_the_reason(npy_data, tm
             assert word in error
 
 
-def test_recurrent_quantised_and_damaged_files_are_refused(quantised, npy_data, tmp_path, capsys):
+def test_recurrent_quantised_and_damaged_files_are_refused(npy_data, tmp_path, capsys):
     """A file that was not made here: the operator and the layer are named, or what is wrong."""
 
     def refused(path: Path) -> str:
@@ -534,7 +535,7 @@ def test_recurrent_quantised_and_damaged_files_are_refused(quantised, npy_data, 
     recurrent.write_bytes(model.SerializeToString())
     error = refused(recurrent)
     assert "unsupported operator LSTM in layer 'memory'" in error
-    assert "is quantised already" in refused(quantised("audiobot50")[2])
+    assert "is quantised already" in refused(model_files.quantised(tmp_path / "int8.onnx"))
     damaged = tmp_path / "damaged.onnx"
     damaged.write_bytes(recurrent.read_bytes()[:100])
     assert str(damaged) in refused(damaged)
@@ -726,3 +727,21 @@ def test_a_run_with_clusters_says_so(finished_run, tmp_path, capsys):
     assert max(details["clusters"].values()) == 16 and min(details["clusters"].values()) == 1
     assert run_quantize("--run", finished_run, "--clusters", "16", "--weight-bits", "4") == 2
     assert "exclude" in capsys.readouterr().err
+
+
+def test_fine_tuning_keeps_to_the_codebook(quantised):
+    prepared, model, _ = quantised("audiobot50")
+    names = narrow_weights(prepared, model)
+    shared = tables(model, names, 4)
+    network = SimulatedNetwork(prepared, model, shared=shared).train()
+    before = network.to_onnx()
+    wanted = {t.name: numpy_helper.to_array(t) for t in cluster(model, names, 4).graph.initializer}
+    arrays = {t.name: numpy_helper.to_array(t) for t in before.graph.initializer}
+    for name in names:
+        np.testing.assert_array_equal(arrays[name], wanted[name])
+    optimiser = torch.optim.SGD(network.parameters(), lr=0.05)
+    network(torch.randn(8, 1, 32, 96)).square().sum().backward()
+    assert all(p.grad is not None for p in network.parameters())
+    optimiser.step()
+    after = entries_of(network.eval().to_onnx(), names)
+    assert max(after.values()) <= 4

@@ -12,7 +12,7 @@ With N levels of one's own choice instead of 15 equal steps, see compress.int8.n
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import numpy as np
@@ -60,12 +60,21 @@ def codebook(counts: np.ndarray, entries: int) -> np.ndarray:
 
 
 def cluster(model: Any, names: tuple[str, ...], entries: int) -> Any:
-    """The QDQ model whose weights ``names`` take at most ``entries`` int8 values each.
+    """The QDQ model whose weights ``names`` take at most ``entries`` int8 values each."""
+    graph = EditableGraph(model)
+    for name, table in tables(model, names, entries).items():
+        graph.arrays[name] = table[graph.arrays[name].astype(int) + 128]
+    return graph.write()
+
+
+def tables(model: Any, names: Collection[str], entries: int) -> dict[str, np.ndarray]:
+    """weight -> the entry of its codebook that each code from -128 to 127 becomes, (256,) int8.
 
     A code's error counts as its channel's scale squared, so that what is least is the squared
     error of the weights themselves.
     """
     graph = EditableGraph(model)
+    found = {}
     for node in graph.nodes:
         name = node.input[0]
         if node.op_type != "DequantizeLinear" or name not in names:
@@ -76,14 +85,9 @@ def cluster(model: Any, names: tuple[str, ...], entries: int) -> Any:
         weight = np.broadcast_to((scale**2).reshape(shape), codes.shape)
         counts = np.bincount(codes.ravel().astype(int) + 128, weight.ravel(), minlength=256)
         book = codebook(counts, entries)
-        graph.arrays[name] = book[_nearest(codes, book)]
-    return graph.write()
-
-
-def _nearest(codes: np.ndarray, book: np.ndarray) -> np.ndarray:
-    """Index of the nearest entry of each code; of two as near, the smaller entry."""
-    distance = np.abs(_CODES[:, None] - book.astype(int)[None, :])
-    return distance.argmin(axis=1)[codes.astype(int) + 128]
+        distance = np.abs(_CODES[:, None] - book.astype(int)[None, :])
+        found[name] = book[distance.argmin(axis=1)]  # of two as near, the smaller
+    return found
 
 
 def pack(model: Any, names: tuple[str, ...]) -> Any:
