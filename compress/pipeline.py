@@ -98,9 +98,11 @@ def closing(artefacts: Sequence[Step], seconds: float) -> list[str]:
     lines.append(f"All of it took {cli.duration(seconds)}.")
     if report.is_file():
         lines.append(f"The report lies in {report}.")
-    lines.append(
-        f"The final artefact lies in {final}{digest}. Next: python -m compress.gate {final}"
-    )
+    ends = [step for step in artefacts if step.stage == last.stage]
+    if len(ends) > 1:
+        lines.append(f"There are {len(ends)} final artefacts; each row of {last.stage} is one.")
+    what = "last final artefact" if len(ends) > 1 else "final artefact"
+    lines.append(f"The {what} lies in {final}{digest}. Next: python -m compress.gate {final}")
     return lines
 
 
@@ -131,22 +133,19 @@ def _row(step: Step) -> tuple[str, ...]:
 
 
 def _means(artefacts: Sequence[Step]) -> list[str]:
-    """Mean and spread of each stage over seeds and folds, where there are several."""
-    lines = []
-    for stage in STAGES:
-        accuracies = [
-            test["accuracy"]
-            for step in artefacts
-            if step.stage == stage
-            and (test := _metrics(step).get("splits", {}).get("test")) is not None
-        ]
-        if len(accuracies) > 1:
-            mean, deviation = statistics.fmean(accuracies), statistics.stdev(accuracies)
-            lines.append(
-                f"{stage}: {100 * mean:.1f} ± {100 * deviation:.1f} % (mean ± standard deviation "
-                f"of {len(accuracies)} runs)"
-            )
-    return lines
+    """Mean and spread of each stage's network over seeds and folds, where there are several."""
+    accuracies: dict[tuple[str, str], list[float]] = {}
+    for step in artefacts:
+        test = _metrics(step).get("splits", {}).get("test")
+        if test is not None:
+            key = (step.stage, runs.open_run(step.folder).name)
+            accuracies.setdefault(key, []).append(test["accuracy"])
+    return [
+        f"{stage} {name}: {100 * statistics.fmean(found):.1f} ± {100 * statistics.stdev(found):.1f}"
+        f" % (mean ± standard deviation of {len(found)} runs)"
+        for (stage, name), found in accuracies.items()
+        if len(found) > 1
+    ]
 
 
 def _write_record(config: PipelineConfig, name: str, artefacts: Sequence[Step]) -> None:

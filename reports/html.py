@@ -174,7 +174,7 @@ def _cell(entry: Entry, column: int, words: str) -> str:
     return f'<td class="{kind}">{shown}{below}</td>' if kind else f"<td>{shown}{below}</td>"
 
 
-def _layer(record: Record, most: int = 16) -> str:
+def _layer(record: Record, most: int = 18) -> str:
     """The layer as the network's author knows it: by its weight, where it has one.
 
     ``node_conv2d_3 (network.blocks.1.0.weight)`` -> ``blocks.1.0``

@@ -155,7 +155,7 @@ def _box(row: Branch, x: float, y: float) -> list[str]:
     entry = row.entry
     record = entry.record
     stage = record.stage if record.stage in _STAGES else "other"
-    name = svg.shortened(entry.label.removeprefix("timm/"), 24)
+    name = svg.shortened(entry.label.removeprefix("timm/"), 30)
     facts = [tables.percent(record.accuracy)] if record.accuracy is not None else []
     facts += [f"{tables.count(record.params)} params"] if record.params is not None else []
     facts += [tables.size(record.file_bytes)] if record.file_bytes is not None else []
