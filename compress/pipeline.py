@@ -22,6 +22,7 @@ from compress.config import PipelineConfig
 from compress.errors import InputError
 from compress.pipeline_recipe import STAGES, Step
 from reports import tables
+from reports.records import Record
 
 _RECORD = "pipeline.json"
 _HEAD = ("stage", "network", "parameters", "MACs", "file", "test accuracy (95 % interval)",
@@ -114,19 +115,14 @@ def _metrics(step: Step) -> dict[str, Any]:
 def _row(step: Step) -> tuple[str, ...]:
     run, found = runs.open_run(step.folder), _metrics(step)
     test = found.get("splits", {}).get("test", {})
-    accuracy = tables.MISSING
-    if test:
-        accuracy = (
-            f"{100 * test['accuracy']:.1f} %  ({100 * test['accuracy_low']:.1f} to "
-            f"{100 * test['accuracy_high']:.1f})"
-        )
+    measured = {name: test.get(name) for name in ("accuracy", "accuracy_low", "accuracy_high")}
     return (
         step.title,
         run.name,
         tables.count(found.get("params")),
         tables.millions(found.get("macs")),
         tables.size(found.get("file_bytes")),
-        accuracy,
+        tables.accuracy(Record(run.name, step.stage, **measured)),
         tables.milliseconds(found.get("latency_ms")),
         str(step.folder),
     )
@@ -137,7 +133,7 @@ def _means(artefacts: Sequence[Step]) -> list[str]:
     accuracies: dict[tuple[str, str], list[float]] = {}
     for step in artefacts:
         test = _metrics(step).get("splits", {}).get("test")
-        if test is not None:
+        if test and test.get("accuracy") is not None:
             key = (step.stage, runs.open_run(step.folder).name)
             accuracies.setdefault(key, []).append(test["accuracy"])
     return [

@@ -23,6 +23,7 @@ from compress.errors import InputError
 from reports.records import Record
 
 MANIFEST, METRICS = "manifest.json", "metrics.json"
+_WEIGHTS_ONLY = ("safetensors", "checkpoint")  # kinds of files that hold no graph
 _MOST_JSON_BYTES = 64 * 2**20
 
 
@@ -71,7 +72,9 @@ class Subject:
     def stage(self) -> str:
         if self.path is None:
             return "registered"
-        return str(self.manifest.get("stage", "file"))
+        form = self.manifest.get("format")  # of an export
+        stage = str(self.manifest.get("stage", "file"))
+        return f"{stage} {form}" if isinstance(form, str) else stage
 
     @property
     def data(self) -> str | None:
@@ -140,6 +143,9 @@ def flash_bytes(subject: Subject) -> Value:
     summary = subject.summary
     if summary is not None and summary.kind == "onnx" and not summary.quantised:
         return Value(None, "a float file; its int8 file goes into flash", applies=False)
+    holds_graph = summary is not None and summary.kind not in _WEIGHTS_ONLY
+    if summary is not None and holds_graph and summary.flash_bytes is None:
+        return Value(None, f"not counted in a {summary.kind} file", applies=False)
     return _of_file(subject, "flash_bytes", _layers(subject, "flash_bytes"))
 
 
@@ -152,7 +158,7 @@ def _of_file(
     value = getattr(summary, figure)
     if value is not None:
         return Value(value, parts=parts, where=where)
-    if summary.kind in ("safetensors", "checkpoint"):
+    if summary.kind in _WEIGHTS_ONLY:
         reason = f"a {summary.kind} file holds weights only; gate the ONNX file"
         return Value(None, reason, applies=not _has_onnx_beside(subject))
     return Value(None, "; ".join(summary.notes))
@@ -161,7 +167,7 @@ def _of_file(
 def _is_beside_what_ships(subject: Subject) -> bool:
     """Whether these are the weights of a run whose ONNX file is the one that was measured."""
     kind = subject.summary.kind if subject.summary else ""
-    return kind in ("safetensors", "checkpoint") and _has_onnx_beside(subject)
+    return kind in _WEIGHTS_ONLY and _has_onnx_beside(subject)
 
 
 def _has_onnx_beside(subject: Subject) -> bool:
