@@ -133,7 +133,7 @@ def load(options: PipelineConfig) -> PipelineRecipe:
     tables = _tables(tables, content.get("stages"), faults)
     data = {key: content[key] for key in _DATA_KEYS if key in content}
     given = {key: getattr(options, key) for key in _DATA_KEYS}
-    data |= {key: value for key, value in given.items() if value not in (None, False)}
+    data |= {key: value for key, value in given.items() if value is not None and value is not False}
     _check_data(data, faults)
     seeds = _numbers("seeds", options.seeds or content.get("seeds", [0]), 0, faults)
     folds = _numbers("folds", options.fold or content.get("folds", []), 1, faults)

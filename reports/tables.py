@@ -203,6 +203,8 @@ def terminal(
         parts += ["", _aligned(SUMMARY_HEAD, grouped, SUMMARY_NUMERIC, every)]
         if len(report.summaries) > most_rows:
             parts.append(f"... and {len(report.summaries) - most_rows:,} more in report.md")
+    memory = memory_lines(report)
+    parts += ["", *memory] if memory else []
     if report.tree:
         parts += ["", *(line if width is None else line[:width] for line in report.tree)]
     notes = warnings_of(report)
@@ -225,6 +227,10 @@ def markdown(report: Report) -> str:
         lines += ["", "## Over seeds and folds", ""]
         grouped = [summary_cells(summary) for summary in report.summaries]
         lines += _markdown_table(SUMMARY_HEAD, grouped, SUMMARY_NUMERIC, every)
+    memory = memory_lines(report)
+    if memory:
+        lines += ["", "## Memory that the int8 files take on a chip", ""]
+        lines += [f"- {escape_markdown(line)}" for line in memory]
     if report.tree:
         lines += ["", "## What was made of what", "", *(f"    {line}" for line in report.tree)]
     notes = warnings_of(report)
@@ -232,6 +238,24 @@ def markdown(report: Report) -> str:
         lines += ["", "## Notes", ""] + [f"- {escape_markdown(note)}" for note in notes]
     lines += ["", *(f"{sentence}  " for sentence in DEFINITIONS), ""]
     return "\n".join(lines)
+
+
+def memory_lines(report: Report, most: int = 40) -> list[str]:
+    """Flash and peak RAM of every int8 file, with the layer at which the peak stands."""
+    lines = []
+    for entry in report.entries:
+        record = entry.record
+        if record.flash_bytes is None:
+            continue
+        at = f" at {record.peak_layer}" if record.peak_layer else ""
+        lines.append(
+            plain(
+                f"int8 {entry.label}: flash {size(record.flash_bytes)}, "
+                f"peak RAM {size(record.peak_activation_bytes)}{at}"
+            )
+        )
+    more = len(lines) - most
+    return lines[:most] + ([f"... and {more:,} more in report.json"] if more > 0 else [])
 
 
 def comma_separated(report: Report) -> str:

@@ -119,4 +119,5 @@ def test_memory_on_the_chip_stands_on_the_page(tmp_path: Path) -> None:
     (record,) = json.loads((tmp_path / "report" / "report.json").read_text())
     assert record["flash_bytes"] == 329 and record["peak_layer"]
     page = (tmp_path / "report" / "report.html").read_text()
+    assert "int8 dsc500: flash 329 B, peak RAM" in (tmp_path / "report" / "report.md").read_text()
     assert "flash 329 B" in page and tables.size(record["peak_activation_bytes"]) in page

@@ -224,6 +224,15 @@ def test_seeds_and_teachers_make_runs_of_their_own(tmp_path):
     assert not {s.folder for s in changed} & {s.folder for s in planned}
 
 
+def test_the_command_line_goes_before_the_recipe(tmp_path):
+    path = tmp_path / "p.toml"
+    path.write_text('stages = ["distill"]\ndata = "scenes:100"\ndata_seed = 3\nfolds = [1, 2]\n')
+    options = PipelineConfig(recipe=str(path), data="elsewhere", data_seed=0, fold=2, seeds="4")
+    (step,) = pipeline_recipe.steps(pipeline_recipe.load(options), options)
+    config = step.config
+    assert (config.data, config.data_seed, config.fold, config.seed) == ("elsewhere", 0, 2, 4)
+
+
 def test_an_export_stage_takes_what_the_registry_lists(tmp_path, monkeypatch):
     from compress import registry
 
