@@ -75,8 +75,8 @@ def _print(
     for verdict in found:
         for line in write(verdict, config.why):
             cli.say(line)
-    for record in _gone(found, base or ()):
-        cli.say(f"-      {verdicts.printable(record.artifact or record.name)}: in --base, not here")
+    for record in _gone(found, base or (), config.paths or (config.runs,)):
+        cli.say(f"-      {verdicts.printable(str(record.artifact))}: in --base, not here")
     if config.out is not None:
         cli.say(f"The {config.format} form lies in {config.out}.")
     cli.say(verdicts.closing(found, limits))
@@ -191,10 +191,19 @@ def _changes(before: Record, now: Record) -> tuple[Change, ...]:
     )
 
 
-def _gone(found: Sequence[Verdict], base: Sequence[Record]) -> list[Record]:
-    """Records of ``base`` that nothing here was compared with; registered students apart."""
+def _gone(
+    found: Sequence[Verdict], base: Sequence[Record], places: Sequence[Path]
+) -> list[Record]:
+    """Records of ``base`` in the folders that were searched, with which nothing was compared."""
     met = {id(find_base(v.record, list(base))[0]) for v in found if v.record is not None}
-    return [r for r in base if id(r) not in met and r.stage not in ("registered", "teach")]
+    return [
+        record
+        for record in base
+        if id(record) not in met
+        and record.stage != "teach"
+        and isinstance(record.artifact, str)
+        and any(Path(record.artifact).is_relative_to(place) for place in places)
+    ]
 
 
 if __name__ == "__main__":

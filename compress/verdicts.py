@@ -146,27 +146,30 @@ def _kept(check: Check) -> str:
 
 
 def change_lines(verdict: Verdict) -> Iterator[str]:
-    """What changed against --base, on one line."""
+    """What changed against --base, on one line; what reads the same as before is left out."""
     if verdict.changes is None:
         if verdict.compared:
             yield f"base: {verdict.compared}"
-    elif not verdict.changes:
-        yield f"base: {verdict.compared}, no figure changed"
-    else:
-        yield f"base: {verdict.compared}; " + ", ".join(map(_change, verdict.changes))
+        return
+    shown = [words for change in verdict.changes if (words := _change(change))]
+    yield f"base: {verdict.compared}" + (f"; {', '.join(shown)}" if shown else ", nothing changed")
 
 
 def _change(change: Change) -> str:
+    """'macs 110 -> 99 (-10.0 %)', or '' where both read the same."""
     row = FIGURES.get(change.figure)
     if change.figure.startswith("accuracy"):
         points = 100 * (change.now - change.before)
-        return f"{change.figure} {100 * change.before:.2f} -> {100 * change.now:.2f} % " \
-               f"({points:+.2f} points)"  # fmt: skip
-    whole = row is None or row.whole
-    before, now = (f"{v:,.0f}" if whole and v == int(v) else f"{v:.3g}"
-                   for v in (change.before, change.now))  # fmt: skip
-    share = f" ({100 * (change.now / change.before - 1):+.1f} %)" if change.before else ""
-    return f"{change.figure} {before} -> {now}{share}"
+        before, now = (f"{100 * value:.2f}" for value in (change.before, change.now))
+        more = f" % ({points:+.2f} points)"
+    else:
+        whole = row is None or row.whole
+        before, now = (
+            f"{value:,.0f}" if whole and value == int(value) else f"{value:.3g}"
+            for value in (change.before, change.now)
+        )
+        more = f" ({100 * (change.now / change.before - 1):+.1f} %)" if change.before else ""
+    return "" if before == now else f"{change.figure} {before} -> {now}{more}"
 
 
 def why_lines(verdict: Verdict) -> Iterator[str]:
@@ -231,7 +234,7 @@ def github_lines(verdict: Verdict, why: bool = False) -> Iterator[str]:
         title = _property("Unreadable model file")
         yield f"::error {place}title={title}::{_data(f'{subject}: {verdict.error}')}"
         return
-    commands = {"fail": ("error", "Over budget"), "warn": ("warning", "Close to the budget")}
+    commands = {"fail": ("error", "Over budget"), "warn": ("warning", "Over a warning level")}
     for check in verdict.checks:
         if check.level in commands:
             command, words = commands[check.level]

@@ -75,7 +75,7 @@ def test_the_gate_step_gives_annotations_and_the_gates_exit_code(installed: Path
     assert run_step(GATE, installed, **inputs).returncode == 0
     # what it wrote serves as the base of the next one
     done = run_step(GATE, installed, paths="c.onnx", budgets="limits.toml", base="found.json")
-    assert done.returncode == 0 and "the same file, no figure changed" in done.stdout
+    assert done.returncode == 0 and "the same file, nothing changed" in done.stdout
 
 
 def test_paths_cannot_run_commands_or_pass_for_options(installed: Path) -> None:

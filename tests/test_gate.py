@@ -321,7 +321,7 @@ def test_a_base_says_what_changed(tmp_path: Path, capsys: pytest.CaptureFixture[
     run = run_folders.make(root, "b", name="dsc50", accuracy=0.9, width=6)
     new = run_folders.make(root, "n", name="dsc20", accuracy=0.9, width=7)
     capsys.readouterr()
-    assert gated(run, new, "--budgets", limits, "--base", base) == 0
+    assert new.is_dir() and gated(root, "--budgets", limits, "--base", base) == 0
     out = capsys.readouterr().out
     assert "WARN " in out and "accuracy_drop 2.00 % is over the warning level" in out
     assert f"against {root}/a/model.onnx" in out
