@@ -33,8 +33,9 @@ def option(
     positional: bool = False,
     least: float | None = None,
     most: float | None = None,
+    flag: str = "",
 ) -> Any:
-    """A dataclass field that is also a flag.
+    """A dataclass field that is also a flag, named after it unless ``flag`` says otherwise.
 
     ``unit`` is printed behind the help sentence; ``least`` and ``most`` bound numbers (inclusive).
     A tuple default makes a flag that may be given several times.
@@ -46,6 +47,7 @@ def option(
         "positional": positional,
         "least": least,
         "most": most,
+        "flag": flag,
     }
     return field(default=default, metadata=metadata)
 
@@ -185,7 +187,8 @@ def parser_for(config_class: type, prog: str, description: str) -> argparse.Argu
             )
         else:
             parser.add_argument(
-                flag_of(spec.name),
+                spec.metadata["flag"] or flag_of(spec.name),
+                dest=spec.name,
                 action="append" if several else "store",
                 default=argparse.SUPPRESS,
                 metavar=kind.__name__.upper() if kind is not str else "NAME",
@@ -223,7 +226,7 @@ def parse(config_class: type[Config], argv: Sequence[str], prog: str, descriptio
     values.update({k: v for k, v in given.items() if v != []})
     if extras:
         flags = [
-            flag_of(spec.name)
+            spec.metadata.get("flag") or flag_of(spec.name)
             for spec in dataclasses.fields(config_class)  # type: ignore[arg-type]
             if not spec.metadata.get("positional")
         ]
@@ -370,7 +373,14 @@ class GateConfig:
     )
     budgets: Path | None = option(None, "limits (default: budgets.toml here, else 500,000 params)")
     runs: Path = option(Path("runs"), "folder that holds the run folders")
-    format: str = option("text", "how findings are printed", choices=("text", "github"))
+    base: Path | None = option(
+        None, "report.json of an earlier state (or this command's json): says what changed"
+    )
+    why: bool = option(False, "name the layers that each figure is made of, largest first")
+    format: str = option(
+        "text", "how findings are printed", choices=("text", "github", "junit", "json")
+    )
+    out: Path | None = option(None, "file for the junit or json form, beside the text")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -451,6 +461,12 @@ class QuantizeConfig(DataOptions, RunOptions):
     )
     weight_bits: str = option(
         "8", "bits of a weight in the file; 4 keeps 8-bit arithmetic", choices=("8", "4")
+    )
+    clusters: int | None = option(
+        None,
+        "values that the weights of a layer share, in an int8 codebook with 4-bit indices",
+        least=2,
+        most=16,
     )
     teacher: tuple[Path, ...] = option(
         (), "run folder of a teacher for --qat (default: those of the run, or labels alone)"
@@ -533,3 +549,37 @@ class ExportConfig:
     out: Path | None = option(None, "run folder to write (default: a name under runs/)")
     runs: Path = option(Path("runs"), "folder that holds the run folders")
     force: bool = option(False, "write over a folder that holds something else")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PipelineConfig(DataOptions):
+    """python -m compress.pipeline"""
+
+    recipe: str = option(
+        "quick", "pipeline: a name (listed below) or a TOML file", positional=True
+    )
+    from_stage: str | None = option(
+        None, "first stage to run; those before it must be finished", flag="--from"
+    )
+    until: str | None = option(None, "last stage to run")
+    run: Path | None = option(
+        None, "run folder that --from starts with, instead of this pipeline's own"
+    )
+    seeds: str | None = option(None, "seeds, for example 0,1,2 (default: the recipe's)")
+    data: str | None = option(None, "data set, as for distill (default: the recipe's)")
+    data_seed: int | None = option(
+        None, "seed of the synthetic scenes and of the split (default: the recipe's)", least=0
+    )
+    fold: int | None = option(
+        None, "official fold that is the test set (default: the recipe's folds, in turn)", least=1
+    )
+    classes: str | None = option(
+        None, "class names, as for distill (default: the recipe's)", choices=("own", "five")
+    )
+    reference: str | None = option(
+        None, "what 0 dB means, as for distill (default: the recipe's)", choices=("clip", "fixed")
+    )
+    device: str = option("auto", "where to compute", choices=("auto", "cpu", "cuda", "mps"))
+    threads: int = option(0, "CPU threads; 0: all cores", least=0)
+    runs: Path = option(Path("runs"), "folder for the pipeline's folder of run folders")
+    force: bool = option(False, "start every stage again")

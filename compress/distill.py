@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 def run(config: DistillConfig) -> int:
-    recipe, teacher_recipe = _check(config)
+    recipe, teacher_recipe = check_options(config)
 
     from compress import evaluate
     from compress.metrics import paired_difference
@@ -78,7 +78,7 @@ def run(config: DistillConfig) -> int:
     return 0
 
 
-def _check(config: DistillConfig) -> tuple[Recipe, Recipe]:
+def check_options(config: DistillConfig) -> tuple[Recipe, Recipe]:
     """Names, recipes and contradictions, before any data is read."""
     from compress import recipe as recipes
     from compress import registry

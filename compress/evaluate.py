@@ -118,6 +118,8 @@ def measure_onnx(path: Path, data: SpectrogramSet, split: Split) -> Measured:
         "macs": summary.macs,
         "file_bytes": summary.file_bytes,
         "peak_activation_bytes": summary.peak_activation_bytes,
+        "peak_layer": summary.known_as(summary.peak_layer) if summary.peak_layer else None,
+        "flash_bytes": summary.flash_bytes if summary.quantised else None,
         "latency_ms": latency["median"],
         "latency": latency,
         "splits": {side: metrics.summarise(decisions[side], data.class_names) for side in SIDES},

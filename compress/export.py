@@ -14,11 +14,8 @@ _FORMATS = "\n".join(f"  {name:<8} {row.sentence}" for name, row in registry.EXP
 
 
 def run(config: ExportConfig) -> int:
-    if config.run is None:
-        raise InputError("--run must be given: the run folder of the model to export")
-    row = registry.lookup(registry.EXPORTS, "format", config.format)
-    if config.target:
-        _check_targets(config)
+    row = check_options(config)
+    assert config.run is not None
 
     from compress import runs
     from compress.chip import figures
@@ -39,13 +36,17 @@ def run(config: ExportConfig) -> int:
     return 0
 
 
-def _check_targets(config: ExportConfig) -> None:
-    """What emulation needs, before anything is made."""
-    from compress.chip import toolchain
+def check_options(config: ExportConfig) -> registry.Row:
+    """The format, and what --target needs, before any run is read."""
+    if config.run is None:
+        raise InputError("--run must be given: the run folder of the model to export")
+    if config.target:
+        from compress.chip import toolchain
 
-    if config.format != "c":
-        raise InputError("--target: is for --format c")
-    toolchain.check()
+        if config.format != "c":
+            raise InputError("--target: is for --format c")
+        toolchain.check()
+    return registry.lookup(registry.EXPORTS, "format", config.format)
 
 
 if __name__ == "__main__":

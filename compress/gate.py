@@ -2,83 +2,90 @@
 
     python -m compress.gate                     every registered student, every file under runs/
     python -m compress.gate model.onnx folder   these files, and all models in these folders
+    python -m compress.gate --base base.json    and what changed since that report.json was made
 
-Figures are counted in the file itself (.onnx, .safetensors, .ckpt), never read from a manifest.
-Exit code 0: all within the limits; 1: a limit is broken; 2: a file or the limits are unreadable.
+Sizes are counted in the file itself (.onnx, .safetensors, .ckpt), never read from a manifest.
+Latency ratio and accuracy come from the run's metrics.json, only while the file has the hash that
+they were measured on. Budgets have a warn and a fail level for each figure.
+
+Exit code 0: nothing over a fail level (warnings alone end with 0); 1: a fail level is broken;
+2: a file, the limits or the base are unreadable.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import json
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-from compress import artefacts, budgets, cli, registry
+from compress import artefacts, budgets, cli, registry, runs, verdicts
+from compress.budgets import FIGURES
+from compress.chip.figures import exports_below, subjects_of
 from compress.config import GateConfig
 from compress.errors import InputError
+from compress.subjects import Subject, Value, find_base, open_subject, read_base, record_of
+from compress.verdicts import Change, Check, Verdict
+from reports.records import Record
 
-PASSED, BROKEN, UNREADABLE = 0, 1, 2
-
-
-@dataclass(frozen=True)
-class Check:
-    """One figure of one subject against its limit; ``value`` None: cannot be measured on it."""
-
-    figure: str
-    value: int | None
-    limit: int
-    largest: tuple[str, ...] = ()  # the layers that the figure is made of, largest first
-    reason: str = ""  # why there is no value
-
-    @property
-    def broken(self) -> bool:
-        return self.value is not None and self.value > self.limit
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """What the gate found about a file or a registered student."""
-
-    subject: str
-    path: Path | None  # None for a student
-    checks: tuple[Check, ...] = ()
-    error: str = ""  # why it cannot be read
-    skipped: str = ""  # why it is not gated
+_COMPARED = (
+    "params", "file_params", "macs", "file_bytes", "peak_activation_bytes", "flash_bytes",
+    "accuracy", "latency_ratio",
+)  # fmt: skip
 
 
 def run(config: GateConfig) -> int:
+    if config.out is not None and config.format not in ("junit", "json"):
+        raise InputError("--out: is for --format junit and --format json")
     limits = budgets.load(config.budgets)
+    base = read_base(config.base) if config.base is not None else None
     if config.paths:
-        verdicts = [judge_file(path, limits) for path in files_of(config.paths)]
+        found = [judge_file(path, limits, base) for path in files_of(config.paths)]
+        exports = [place for path in config.paths for place in exports_below(path)]
     else:
-        verdicts = [
-            *judge_students(limits),
+        found = [
+            *judge_students(limits, base),
             *(
                 Verdict(str(path), path, skipped="a teacher; teachers are not shipped")
                 if is_of_teacher(path, config.runs)
-                else judge_file(path, limits)
+                else judge_file(path, limits, base)
                 for path in models_below(config.runs)
             ),
         ]
+        exports = exports_below(config.runs)
         if not config.runs.is_dir():
             skipped = "no such folder yet, only the registered students are checked"
-            verdicts.append(Verdict(str(config.runs), None, skipped=skipped))
-    write = github_lines if config.format == "github" else text_lines
-    for verdict in verdicts:
-        for line in write(verdict):
+            found.append(Verdict(str(config.runs), None, skipped=skipped))
+    for folder in dict.fromkeys(exports):
+        found += judge_export(folder, limits, base)
+    _print(found, limits, config, base)
+    return verdicts.exit_code(found)
+
+
+def _print(
+    found: Sequence[Verdict],
+    limits: budgets.Budgets,
+    config: GateConfig,
+    base: Sequence[Record] | None,
+) -> None:
+    """The chosen form, alone on standard output unless it goes into a file."""
+    if config.format in ("junit", "json"):
+        text = (
+            verdicts.junit(found) if config.format == "junit" else verdicts.to_json(found, limits)
+        )
+        if config.out is None:
+            cli.say(text.rstrip("\n"))
+            return
+        runs.write_text(config.out, text)
+    write = verdicts.github_lines if config.format == "github" else verdicts.text_lines
+    for verdict in found:
+        for line in write(verdict, config.why):
             cli.say(line)
-    cli.say(_closing(verdicts, limits))
-    return exit_code(verdicts)
-
-
-def exit_code(verdicts: Iterable[Verdict]) -> int:
-    """2 where something could not be read, else 1 where a limit is broken, else 0."""
-    codes = [
-        UNREADABLE if verdict.error else BROKEN if any(c.broken for c in verdict.checks) else PASSED
-        for verdict in verdicts
-    ]
-    return max(codes, default=PASSED)
+    for record in _gone(found, base or (), config.paths or (config.runs,)):
+        cli.say(f"-      {verdicts.printable(str(record.artifact))}: in --base, not here")
+    if config.out is not None:
+        cli.say(f"The {config.format} form lies in {config.out}.")
+    cli.say(verdicts.closing(found, limits))
 
 
 # --- what is judged ------------------------------------------------------------------------------
@@ -90,7 +97,7 @@ def files_of(paths: Iterable[Path]) -> list[Path]:
     for path in paths:
         if path.is_dir():
             below = models_below(path)
-            if not below:
+            if not below and not exports_below(path):
                 endings = ", ".join(artefacts.SHIPPED_ENDINGS)
                 raise InputError(f"{path}: no model files ({endings}) in this folder")
             found |= dict.fromkeys(below)
@@ -125,22 +132,35 @@ def is_of_teacher(path: Path, runs: Path) -> bool:
     return False
 
 
-def judge_file(path: Path, limits: budgets.Budgets) -> Verdict:
+def judge_file(
+    path: Path, limits: budgets.Budgets, base: Sequence[Record] | None = None
+) -> Verdict:
     """Count a file and compare; an unreadable one gets a verdict that says why."""
     try:
-        summary = artefacts.read(path)
+        subject = open_subject(path)
     except InputError as error:
         return Verdict(str(path), path, error=str(error).removeprefix(f"{path}: "))
-    checks = []
-    for figure, limit in limits.limits.items():
-        value = summary.file_params if figure == "params" else getattr(summary, figure)
-        checks.append(
-            Check(figure, value, limit, _largest(summary, figure), _reason(summary, value))
-        )
-    return Verdict(str(path), path, tuple(checks))
+    return judge(subject, limits, base)
 
 
-def judge_students(limits: budgets.Budgets) -> Iterator[Verdict]:
+def judge_export(
+    folder: Path, limits: budgets.Budgets, base: Sequence[Record] | None = None
+) -> list[Verdict]:
+    """C code by its accuracy, then on each processor that it was emulated on."""
+    try:
+        subjects = subjects_of(folder)
+    except InputError as error:
+        return [Verdict(str(folder), folder, error=str(error))]
+    found = [judge(subjects[0][1], limits, base)]
+    for target, subject in subjects[1:]:
+        verdict = judge(subject, limits.on(target))
+        found.append(dataclasses.replace(verdict, record=None))  # the C code has one record
+    return found
+
+
+def judge_students(
+    limits: budgets.Budgets, base: Sequence[Record] | None = None
+) -> Iterator[Verdict]:
     """Build every registered student as trained, for the default classes, and compare."""
     try:
         from compress import measure
@@ -155,127 +175,56 @@ def judge_students(limits: budgets.Budgets) -> Iterator[Verdict]:
         except InputError as error:
             yield Verdict(subject, None, error=str(error))
             continue
-        params = {key: value.numel() for key, value in model.named_parameters()}
-        checks = []
-        for figure, limit in limits.limits.items():
-            if figure == "params":
-                ranked = sorted(params.items(), key=lambda item: item[1], reverse=True)
-                largest = tuple(f"{key} {count:,}" for key, count in ranked[:3])
-                checks.append(Check(figure, measure.count_params(model), limit, largest))
-            elif figure == "macs":
-                mels, frames = (
-                    model.arguments.get(k, d) for k, d in (("mels", 32), ("frames", 96))
-                )
-                checks.append(Check(figure, measure.count_macs(model, mels, frames), limit))
-            else:
-                checks.append(Check(figure, None, limit, reason="measured on its exported file"))
-        yield Verdict(subject, None, tuple(checks))
+        yield judge(Subject(subject, counted=measure.counted(model)), limits, base)
 
 
-def _largest(summary: artefacts.FileSummary, figure: str) -> tuple[str, ...]:
-    if figure in ("params", "file_bytes"):
-        return tuple(
-            f"{_layer_name(layer)} {layer.params:,}" for layer in summary.largest_layers(3)
-        )
-    if figure == "macs":
-        layers = summary.largest_layers(3, "macs")
-        return tuple(f"{_layer_name(layer)} {layer.macs or 0:,}" for layer in layers)
-    return (f"{summary.peak_layer} at the peak",) if summary.peak_layer else ()
-
-
-def _layer_name(layer: artefacts.Layer) -> str:
-    """The operator with the first of its weights, by which its author knows it."""
-    named = [name for name in layer.weights if name != layer.name]
-    return f"{layer.name} ({named[0]})" if named and layer.kind != "tensors" else layer.name
-
-
-def _reason(summary: artefacts.FileSummary, value: int | None) -> str:
-    if value is not None:
-        return ""
-    if summary.kind != "onnx":
-        return f"a {summary.kind} file holds weights only; gate the ONNX file"
-    return "; ".join(summary.notes)
-
-
-# --- what is printed -----------------------------------------------------------------------------
-
-
-def text_lines(verdict: Verdict) -> Iterator[str]:
-    """One line per subject, and one per broken limit."""
-    subject = printable(verdict.subject)
-    if verdict.error:
-        yield f"ERROR  {subject}: {printable(verdict.error)}"
-    elif verdict.skipped:
-        yield f"-      {subject}: not gated ({printable(verdict.skipped)})"
-    else:
-        broken = [check for check in verdict.checks if check.broken]
-        for check in broken:
-            yield f"FAIL   {subject}: {printable(message(check))}"
-        if broken:
-            unmeasured = [check for check in verdict.checks if check.value is None]
-            yield from (f"?      {subject}: {_kept(check)}" for check in unmeasured)
-        else:
-            yield f"ok     {subject}: " + ", ".join(_kept(check) for check in verdict.checks)
-
-
-def github_lines(verdict: Verdict) -> Iterator[str]:
-    """Workflow commands that GitHub shows at the file; what passes stays plain text."""
-    place = f"file={_property(str(verdict.path))}," if verdict.path else ""
-    subject = verdict.subject
-    if verdict.error:
-        title = _property("Unreadable model file")
-        yield f"::error {place}title={title}::{_data(f'{subject}: {verdict.error}')}"
-        return
-    for check in verdict.checks:
-        if check.broken:
-            title = _property(f"Over budget: {check.figure}")
-            yield f"::error {place}title={title}::{_data(f'{subject}: {message(check)}')}"
-        elif check.value is None:
-            title = _property(f"Not measured: {check.figure}")
-            yield f"::warning {place}title={title}::{_data(f'{subject}: {_kept(check)}')}"
-    if not any(check.broken for check in verdict.checks):
-        yield from text_lines(verdict)
-
-
-def message(check: Check) -> str:
-    """A broken limit in words: figure, limit, excess, largest layers."""
-    value = check.value or 0
-    text = (
-        f"{check.figure} {value:,} is over the limit of {check.limit:,} "
-        f"by {value - check.limit:,} {budgets.UNITS[check.figure]}"
+def judge(
+    subject: Subject, limits: budgets.Budgets, base: Sequence[Record] | None = None
+) -> Verdict:
+    """Every limited figure of a subject, and what changed since ``base``."""
+    record = record_of(subject, subject.counted)
+    changes, compared, before = None, "", None
+    if base is not None:
+        before, compared = find_base(record, list(base))
+        if before is not None:
+            changes = _changes(before, record)
+            same = record.sha256 is not None and before.sha256 == record.sha256
+            compared = "the same file" if same else f"against {before.artifact or before.name}"
+        subject = Subject(**(vars(subject) | {"base": before, "no_base": compared}))
+    checks = tuple(
+        _check(figure, subject.counted.get(figure) or FIGURES[figure].load()(subject), limits)
+        for figure in limits.figures
     )
-    return f"{text}; largest layers: {', '.join(check.largest)}" if check.largest else text
+    return Verdict(subject.name, subject.path, checks, "", "", record, changes, compared)
 
 
-def _kept(check: Check) -> str:
-    if check.value is None:
-        return f"{check.figure} not measured ({printable(check.reason)})"
-    return f"{check.figure} {check.value:,} of {check.limit:,}"
+def _check(figure: str, found: Value, limits: budgets.Budgets) -> Check:
+    level = "unknown" if found.value is None else limits.level(figure, found.value)
+    return Check(figure, found, limits.fail.get(figure), limits.warn.get(figure), level)
 
 
-def printable(text: str) -> str:
-    """Text from a file on one line, without control characters."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+def _changes(before: Record, now: Record) -> tuple[Change, ...]:
+    pairs = ((name, getattr(before, name), getattr(now, name)) for name in _COMPARED)
+    return tuple(
+        Change(name, old, new)
+        for name, old, new in pairs
+        if isinstance(old, (int, float)) and isinstance(new, (int, float)) and old != new
+    )
 
 
-def _data(text: str) -> str:
-    return text.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
-
-
-def _property(text: str) -> str:
-    return _data(text).replace(":", "%3A").replace(",", "%2C")
-
-
-def _closing(verdicts: list[Verdict], limits: budgets.Budgets) -> str:
-    gated = [verdict for verdict in verdicts if not verdict.skipped]
-    broken = sum(any(check.broken for check in verdict.checks) for verdict in gated)
-    unreadable = sum(bool(verdict.error) for verdict in gated)
-    unmeasured = sum(check.value is None for verdict in gated for check in verdict.checks)
-    parts = [f"{len(gated)} checked", f"{broken} over budget", f"{unreadable} unreadable"]
-    if unmeasured:
-        parts.append(f"{unmeasured} figures not measured")
-    listed = ", ".join(f"{figure} <= {limit:,}" for figure, limit in limits.limits.items())
-    return f"{', '.join(parts)} (limits: {listed}; {printable(limits.source)})"
+def _gone(
+    found: Sequence[Verdict], base: Sequence[Record], places: Sequence[Path]
+) -> list[Record]:
+    """Records of ``base`` in the folders that were searched, with which nothing was compared."""
+    met = {id(find_base(v.record, list(base))[0]) for v in found if v.record is not None}
+    return [
+        record
+        for record in base
+        if id(record) not in met
+        and record.stage != "teach"
+        and isinstance(record.artifact, str)
+        and any(Path(record.artifact).is_relative_to(place) for place in places)
+    ]
 
 
 if __name__ == "__main__":

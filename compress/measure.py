@@ -8,10 +8,24 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+from compress.subjects import Contribution, Value
+
 
 def count_params(model: nn.Module) -> int:
     """Learnable parameters, each tensor once."""
     return sum(p.numel() for p in model.parameters())
+
+
+def counted(model: nn.Module) -> dict[str, Value]:
+    """Parameters and MACs of a network in memory, as the gate's figures."""
+    named = {key: value.numel() for key, value in model.named_parameters()}
+    ranked = sorted(named.items(), key=lambda item: item[1], reverse=True)
+    parts = tuple(Contribution(key, count) for key, count in ranked)
+    size = {"mels": 32, "frames": 96} | dict(model.arguments)
+    return {
+        "params": Value(count_params(model), parts=parts),
+        "macs": Value(count_macs(model, size["mels"], size["frames"])),
+    }
 
 
 def count_macs(model: nn.Module, mels: int, frames: int) -> int:

@@ -21,7 +21,7 @@ _SHOWN_LAYERS = 6
 
 
 def run(config: PruneConfig) -> int:
-    kind = _check(config)
+    kind = check_options(config)
 
     from compress import checkpoint, continuing, runs
     from compress import recipe as recipes
@@ -78,8 +78,10 @@ def run(config: PruneConfig) -> int:
     return 0
 
 
-def _check(config: PruneConfig) -> str:
-    """The one target that is given; raises InputError before anything is read."""
+def check_options(config: PruneConfig) -> str:
+    """The one target that is given; raises InputError before any run is read."""
+    from compress import recipe as recipes
+
     if config.run is None:
         raise InputError("--run must be given: the run folder of the student to prune")
     given = [name for name in _TARGETS if getattr(config, name) is not None]
@@ -88,6 +90,7 @@ def _check(config: PruneConfig) -> str:
         raise InputError(f"give one target of {flags}; given were {len(given)}")
     if config.teacher and config.without_teacher:
         raise InputError("--teacher and --without-teacher exclude each other; give one")
+    recipes.chosen(config.recipe, "", config)
     return given[0]
 
 

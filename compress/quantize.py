@@ -18,7 +18,9 @@ if TYPE_CHECKING:
 
 
 def run(config: QuantizeConfig) -> int:
-    _check(config)
+    check_options(config)
+    if not config.run.exists():
+        raise InputError(f"{config.run}: no such run folder or file")
 
     from compress.parents import open_parent
     from compress.quantized_runs import Quantisation, quantised_run
@@ -35,6 +37,7 @@ def run(config: QuantizeConfig) -> int:
         tuning="always" if config.qat else "auto" if config.auto else "never",
         tolerance=config.tolerance,
         seed=seed,
+        clusters=config.clusters,
     )
     plan = None
     if wanted.tuning != "never":
@@ -55,7 +58,7 @@ def run(config: QuantizeConfig) -> int:
     return 0
 
 
-def _check(config: QuantizeConfig) -> None:
+def check_options(config: QuantizeConfig) -> None:
     """Contradictions, before anything is read."""
     if config.run is None:
         raise InputError("--run must be given: a run folder, or a float .onnx file with --data")
@@ -65,10 +68,10 @@ def _check(config: QuantizeConfig) -> None:
         raise InputError("--teacher: is used by --qat and --auto only")
     if config.teacher and config.without_teacher:
         raise InputError("--teacher and --without-teacher exclude each other; give one")
+    if config.clusters is not None and config.weight_bits != "8":
+        raise InputError("--clusters and --weight-bits 4 exclude each other; give one")
     if config.devices * config.nodes > 1:
         raise InputError("--devices, --nodes: quantising runs in one process")
-    if not config.run.exists():
-        raise InputError(f"{config.run}: no such run folder or file")
 
 
 def lines_of(parent: Parent, result: Run) -> list[str]:
@@ -96,11 +99,23 @@ def lines_of(parent: Parent, result: Run) -> list[str]:
         "test windows.",
         *_tuning_lines(details),
         *_plain_words(found, details),
+        *_chip_line(found),
         f"Float is {parent.file}; both files were measured in onnxruntime, latency on one thread "
         "in turns.",
         f"The int8 run lies in {result.folder}. Next: python -m compress.report",
     ]
     return lines
+
+
+def _chip_line(found: dict[str, Any]) -> list[str]:
+    """What the int8 file asks of a chip; a run that was made before it was counted says nothing."""
+    if found.get("flash_bytes") is None or found["peak_activation_bytes"] is None:
+        return []
+    return [
+        f"On a chip: {found['flash_bytes']:,} bytes of constants in flash, "
+        f"{found['peak_activation_bytes']:,} bytes of activations at most, at "
+        f"{found['peak_layer']}."
+    ]
 
 
 def _row(

@@ -17,8 +17,8 @@ from compress import cli, evaluate, metrics, runs
 from compress.artefacts import onnx_file
 from compress.errors import InputError
 from compress.evaluate import Measured
+from compress.int8 import clustered, static
 from compress.int8 import layers as int8_layers
-from compress.int8 import static
 from compress.int8.narrow import narrow_weights, pack
 from compress.int8.prepare import Prepared, prepare
 from compress.int8.simulated import SimulatedNetwork
@@ -34,6 +34,7 @@ _MEASURED_FLOAT = "parent"
 class Quantisation:
     """How a model is quantised: everything that decides the file.
 
+    clusters: values that the weights of a layer may take; None: all that 8 bits give.
     tuning: "never", "always", or "auto": where validation accuracy falls by more than
     ``tolerance`` points. keep_float: names of layers, or one number for the costliest.
     """
@@ -47,6 +48,12 @@ class Quantisation:
     tuning: str = "never"
     tolerance: float = 0.3
     seed: int = 0
+    clusters: int | None = None
+
+    def settings(self) -> dict[str, Any]:
+        """What a run records. An option that came later is left out while it is not used."""
+        values = asdict(self)
+        return values if self.clusters else {k: v for k, v in values.items() if k != "clusters"}
 
 
 @dataclass(frozen=True)
@@ -90,12 +97,13 @@ def quantised_run(
         "parent": parent.reference()["sha256"],
         "data": parent.data.content_hash,
         "split": parent.split.digest(),
-        **asdict(wanted),
+        **wanted.settings(),
         "fine_tuning": plan.settings if plan else None,
         "teachers": [teacher.model_hash() for teacher in teachers],
     }
     key = runs.digest(settings)
     kind = "int8" if wanted.weight_bits == 8 else f"int8-{wanted.weight_bits}-bit-weights"
+    kind += f"-{wanted.clusters}-clusters" if wanted.clusters else ""
     place = data_name(parent.data, parent.split)
     parts = [runs.slug(parent.name), kind, place, f"s{wanted.seed}", key[:6]]
     manifest = {
@@ -167,18 +175,24 @@ def _make(
         narrow = narrow_weights(prepared, model)
         model = SimulatedNetwork(prepared, model, narrow=narrow).eval().to_onnx()
     details["four_bit_weights"] = list(narrow)
+    shared = narrow_weights(prepared, model) if wanted.clusters else ()
+
+    full = model
+    if wanted.clusters:
+        model = clustered.cluster(full, shared, wanted.clusters)
     chosen = _candidate(parent, base, "calibrated", model, {})
     details["calibrated"] = asdict(chosen.difference)
     fell = -100 * chosen.difference.difference
     if plan is not None and (wanted.tuning == "always" or fell > wanted.tolerance):
         cli.say(f"int8      {parent.name}: calibrated, {_change(chosen)}; fine-tuning")
-        tuned = _candidate(parent, base, "fine-tuned", *plan.tune(prepared, model, folder))
+        tuned = _candidate(parent, base, "fine-tuned", *plan.tune(prepared, full, folder))
         details["fine_tuned"] = asdict(tuned.difference) | tuned.details
         better = tuned.difference.difference >= chosen.difference.difference
         if wanted.tuning == "always" or better:
             chosen = tuned
     details["chosen"] = chosen.how
     model = chosen.model
+    details["clusters"] = dict(clustered.entries_of(model, shared))
     details["float_operators"] = [
         {"operator": operator, "name": name}
         for operator, name in static.float_operators(model, prepared)
@@ -189,9 +203,15 @@ def _make(
         model = static.with_coded_ends(model, prepared)
     if narrow:
         model = pack(model, narrow)
+    if shared:
+        model = clustered.pack(model, shared)
     static.save(model, folder / runs.ONNX)
     figures, decisions = _measure(parent, base, folder / runs.ONNX)
-    figures |= {"activations": wanted.activations, "weight_bits": wanted.weight_bits}
+    figures |= {
+        "activations": wanted.activations,
+        "weight_bits": wanted.weight_bits,
+        "clusters": wanted.clusters,
+    }
     evaluate.save_decisions(folder / DECISIONS, decisions)
     runs.write_json(folder / DETAILS, details)
     runs.write_json(folder / runs.METRICS, figures)
@@ -278,7 +298,6 @@ def _measure(
     }
     figures = measured.figures | {
         "params": _params(parent),
-        "peak_layer": onnx_file.read(path).peak_layer,
         "agreement": evaluate.agreement(measured.logits["test"], base.logits["test"]),
         "differences": {side: asdict(found) for side, found in differences.items()},
         _MEASURED_FLOAT: {

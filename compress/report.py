@@ -23,8 +23,9 @@ from compress import artefacts, budgets, cli, registry, runs
 from compress.chip import figures as chip_figures
 from compress.config import ReportConfig
 from compress.errors import InputError
-from reports import chip, html, records, tables
-from reports.records import Entry, Record, Report, Summary
+from compress.subjects import recorded_latency_ratio
+from reports import chip, html, lineage, records, tables
+from reports.records import Entry, Origin, Record, Report, Summary
 
 _MOST_CURVE_BYTES = 16 * 2**20
 _HASHING_THREADS = 4
@@ -48,6 +49,7 @@ def run(config: ReportConfig) -> int:
         summaries=summaries(entries),
         notes=notes,
         limits=limits.limits,
+        tree=lineage.text_tree(entries),
         detailed=[with_curves(entry) for entry in detailed],
         detail_choice=choice,
         made=time.strftime("%Y-%m-%d %H:%M"),
@@ -90,7 +92,7 @@ def gather(root: Path, limits: budgets.Budgets) -> tuple[list[Entry], list[str]]
     groups: dict[str, list[int]] = {}
     for index, (_, manifest) in enumerate(found):
         groups.setdefault(_group(manifest), []).append(index)
-    entries = [entry for entry, _ in found]
+    entries = with_origins(found)
     for members in groups.values():
         several = [(entries[i], found[i][1]) for i in members]
         for i, entry in zip(members, _told_apart(several), strict=True):
@@ -98,6 +100,36 @@ def gather(root: Path, limits: budgets.Budgets) -> tuple[list[Entry], list[str]]
     means = {id(e): s.accuracy for s in records.standings(entries) for e in s.members}
     entries.sort(key=lambda e: (e.data_set, -means.get(id(e), 0.0), e.group, e.variant, e.run))
     return entries, notes
+
+
+def with_origins(found: Sequence[tuple[Entry, dict[str, Any]]]) -> list[Entry]:
+    """The entries, each with the parent and the teachers that its manifest records.
+
+    A reference holds only for a run whose weights have the recorded hash; of several with the same
+    weights it means the one in the recorded folder.
+    """
+    by_hash: dict[str, list[str]] = {}
+    for entry, manifest in found:
+        artefacts_of = _table(manifest, "artefacts")
+        name = runs.ONNX if manifest.get("stage") == "quantize" else runs.WEIGHTS
+        by_hash.setdefault(str(artefacts_of.get(name)), []).append(entry.run)
+
+    def origin(kind: str, reference: Any) -> Origin | None:
+        if not isinstance(reference, dict):
+            return None
+        alike = by_hash.get(str(reference.get("weights_sha256")), [])
+        folder = str(reference.get("folder"))
+        run = folder if folder in alike else alike[0] if alike else ""
+        return Origin(kind, str(reference.get("name")), run)
+
+    entries = []
+    for entry, manifest in found:
+        teachers = manifest.get("teachers")
+        listed = [("parent", manifest.get("parent"))]
+        listed += [("teacher", t) for t in teachers] if isinstance(teachers, list) else []
+        origins = tuple(o for kind, ref in listed if (o := origin(kind, ref)) is not None)
+        entries.append(dataclasses.replace(entry, origins=origins))
+    return entries
 
 
 def _read_run(folder: Path, limits: budgets.Budgets) -> tuple[Entry | None, dict[str, Any], str]:
@@ -125,11 +157,15 @@ def _entry(run: runs.Run, metrics: dict[str, Any], limits: budgets.Budgets) -> E
         macs=_whole(metrics.get("macs")),
         file_bytes=_whole(metrics.get("file_bytes")),
         peak_activation_bytes=_whole(metrics.get("peak_activation_bytes")),
+        peak_layer=_words(metrics.get("peak_layer")),
+        flash_bytes=_whole(metrics.get("flash_bytes")),
         accuracy=_share(test.get("accuracy")),
         accuracy_low=_share(test.get("accuracy_low")),
         accuracy_high=_share(test.get("accuracy_high")),
         recall={str(k): _share(v) for k, v in _table(test, "recall").items()} or None,
         latency_ms=_number(metrics.get("latency_ms")),
+        latency_ratio=_number(recorded_latency_ratio(metrics)),
+        seed=_whole(run.manifest.get("seed")),
         seeds=1,
     )
     record, warning = _verified(run, metrics, record)
@@ -162,7 +198,7 @@ def _verified(run: runs.Run, metrics: dict[str, Any], record: Record) -> tuple[R
         return measured, f"{name} is missing; its figures are left out"
     digest = artefacts.sha256_of(path)
     if digest == metrics.get("sha256"):
-        return dataclasses.replace(record, artifact=str(path), sha256=digest), ""
+        return dataclasses.replace(_on_chip(record, path), artifact=str(path), sha256=digest), ""
     counted = dataclasses.replace(measured, artifact=str(path), sha256=digest)
     reason = f"{name} changed since it was measured; sizes are counted anew, the rest is left out"
     try:
@@ -175,26 +211,59 @@ def _verified(run: runs.Run, metrics: dict[str, Any], record: Record) -> tuple[R
         macs=summary.macs,
         file_bytes=summary.file_bytes,
         peak_activation_bytes=summary.peak_activation_bytes,
+        peak_layer=summary.known_as(summary.peak_layer) if summary.peak_layer else None,
+        flash_bytes=summary.flash_bytes if summary.quantised else None,
     )
     return counted, reason
 
 
-def compare(record: Record, limits: budgets.Budgets) -> tuple[dict[str, int], bool | None]:
-    """(figure -> excess over its limit, whether all limits are kept; None: not all measured).
+def _on_chip(record: Record, path: Path) -> Record:
+    """The record with flash and the layer at the peak, of runs that were measured without."""
+    flash_known = record.flash_bytes is not None or record.stage != "quantize"
+    if (record.peak_layer is not None and flash_known) or record.peak_activation_bytes is None:
+        return record
+    try:
+        summary = artefacts.read(path)
+    except InputError:
+        return record
+    return dataclasses.replace(
+        record,
+        peak_layer=summary.known_as(summary.peak_layer) if summary.peak_layer else None,
+        flash_bytes=summary.flash_bytes if summary.quantised else None,
+    )
 
-    Parameters are compared as trained and as in the file; the larger one has to keep the limit.
+
+# Where a limit's figure stands in a record; what no record can tell is the gate's alone.
+_RECORDED = {
+    "params": ("params", "file_params"),  # as trained and in the file: both have to keep it
+    "macs": ("macs",),
+    "file_bytes": ("file_bytes",),
+    "peak_activation_bytes": ("peak_activation_bytes",),
+    "flash_bytes": ("flash_bytes",),
+    "latency_ratio": ("latency_ratio",),
+    "accuracy": ("accuracy_low",),
+}
+_OF_ANY_FILE = ("params", "macs", "file_bytes", "peak_activation_bytes")
+
+
+def compare(
+    record: Record, limits: budgets.Budgets
+) -> tuple[dict[str, float], bool | None]:
+    """(figure -> how far beyond its limit, whether all limits are kept; None: not all measured).
+
+    A registered student has no file, so it is held to parameters and MACs alone.
     """
-    over: dict[str, int] = {}
+    over: dict[str, float] = {}
     unknown = False
     for figure, limit in limits.limits.items():
-        values = [getattr(record, figure)]
-        if figure == "params":
-            values.append(record.file_params)
+        if record.stage == "registered" and figure not in ("params", "macs"):
+            continue
+        values = (getattr(record, name) for name in _RECORDED.get(figure, ()))
         known = [value for value in values if value is not None]
         if not known:
-            unknown = True
-        elif max(known) > limit:
-            over[figure] = max(known) - limit
+            unknown = unknown or figure in _OF_ANY_FILE
+        elif any(budgets.FIGURES[figure].breaks(value, limit) for value in known):
+            over[figure] = max(abs(value - limit) for value in known)
     return over, False if over else None if unknown else True
 
 
@@ -313,20 +382,22 @@ def _chip_record(run: runs.Run, target: str, limits: budgets.Budgets) -> chip.Ch
     except InputError:
         accuracy = None
     known = {spec.name for spec in dataclasses.fields(chip.ChipRecord)}
-    limited = limits.chip.of(target)
-    over: dict[str, float] = {
-        figure: values[figure] - limit for figure, limit in limited.items()
-        if values[figure] > limit
-    }  # fmt: skip
-    least = limits.chip.least_accuracy
-    if least is not None and accuracy is not None and accuracy < least:
-        over["accuracy"] = round(accuracy - least, 4)
+    held = limits.on(target)
+    measured = {name: values[name] for name in ("flash_bytes", "ram_bytes", "instructions")}
+    if accuracy is not None:
+        measured["chip_accuracy"] = accuracy
+    limited = {name: held.fail[name] for name in measured if name in held.fail}
+    over = {
+        name: abs(measured[name] - limit)
+        for name, limit in limited.items()
+        if budgets.FIGURES[name].breaks(measured[name], limit)
+    }
     return chip.ChipRecord(
         name=run.name,
         data=_data_name(run.manifest),
         run=str(run.folder),
         accuracy=accuracy,
-        within_budget=not over if limited or least is not None else None,
+        within_budget=not over if limited else None,
         over=over,
         **{key: value for key, value in values.items() if key in known},
     )
@@ -419,6 +490,10 @@ def _share(value: Any) -> float | None:
 def _whole(value: Any) -> int | None:
     number = _number(value)
     return int(value) if number is not None and number == int(number) else None
+
+
+def _words(value: Any) -> str | None:
+    return value if isinstance(value, str) and value else None
 
 
 def _confusion(value: Any, classes: int) -> Sequence[Sequence[int]]:

@@ -5,17 +5,17 @@ The run folder that it writes can be given to compress.distill as --teacher.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from compress import cli
 from compress.config import TeachConfig, map_size
 
+if TYPE_CHECKING:
+    from compress.recipe import Recipe
+
 
 def run(config: TeachConfig) -> int:
-    from compress import recipe as recipes
-    from compress import registry
-
-    recipe = recipes.chosen(config.recipe, config.teacher, config)
-    registry.check_teacher(config.teacher)
-    map_size(config.teacher_map)
+    recipe = check_options(config)
 
     from compress.session import open_session
     from compress.summary import table
@@ -37,6 +37,17 @@ def run(config: TeachConfig) -> int:
         f"Next: python -m compress.distill --student dsc500 --teacher {teacher.folder}"
     )
     return 0
+
+
+def check_options(config: TeachConfig) -> Recipe:
+    """Names and recipe, before any data is read."""
+    from compress import recipe as recipes
+    from compress import registry
+
+    recipe = recipes.chosen(config.recipe, config.teacher, config)
+    registry.check_teacher(config.teacher)
+    map_size(config.teacher_map)
+    return recipe
 
 
 if __name__ == "__main__":

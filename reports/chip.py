@@ -102,7 +102,9 @@ def cells(record: ChipRecord) -> tuple[str, ...]:
     """The row of a record under HEAD."""
     guess = record.estimates[0] if record.estimates else {}
     over = ", ".join(
-        f"{figure} {abs(amount):,} {'under' if amount < 0 else 'over'}"
+        f"{100 * amount:.1f} points under the least accuracy"
+        if figure == "chip_accuracy"
+        else f"{figure.replace('_', ' ')} {amount:,} over"
         for figure, amount in record.over.items()
     )
     return (

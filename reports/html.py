@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence, Set
 from html import escape
 
-from reports import chip, figures, tables
+from reports import chip, figures, lineage, tables
 from reports.records import Entry, Record, Report, plain, standings
 from reports.style import STYLE
 
@@ -30,6 +30,7 @@ def page(report: Report) -> str:
         _summaries(report),
         _chips(report),
         *(_scatter(report, data, entries) for data, entries in _by_data(report.measured)),
+        _lineage(report),
         _details(report),
         _footer(report),
     ]
@@ -161,6 +162,10 @@ def _cell(entry: Entry, column: int, words: str) -> str:
         below = _mark(entry)
     elif column == 3 and record.file_params is not None:
         below = f"{tables.count(record.file_params)} in file"
+    elif column == 6 and record.flash_bytes is not None:
+        below = f"flash {tables.size(record.flash_bytes)}"
+    elif column == 7 and record.peak_layer:
+        below = f'<span title="{_text(record.peak_layer)}">at {_text(_layer(record))}</span>'
     elif column == 8 and record.accuracy is not None:
         shown, below = _text(tables.percent(record.accuracy)), _text(_interval(record))
     elif column == 11:
@@ -168,6 +173,18 @@ def _cell(entry: Entry, column: int, words: str) -> str:
         kind = "wrap yes" if within else "wrap no" if within is False else ""
     below = f"<small>{below}</small>" if below else ""
     return f'<td class="{kind}">{shown}{below}</td>' if kind else f"<td>{shown}{below}</td>"
+
+
+def _layer(record: Record, most: int = 18) -> str:
+    """The layer as the network's author knows it: by its weight, where it has one.
+
+    ``node_conv2d_3 (network.blocks.1.0.weight)`` -> ``blocks.1.0``
+    """
+    name = record.peak_layer or ""
+    _, bracket, weight = name.partition(" (")
+    if bracket:
+        name = weight.removesuffix(")").removeprefix("network.").rpartition(".")[0] or name
+    return name if len(name) <= most else "…" + name[1 - most :]
 
 
 def _summaries(report: Report) -> str:
@@ -275,6 +292,21 @@ def _bars(entries: Sequence[Entry]) -> str:
     return words.strip()
 
 
+def _lineage(report: Report) -> str:
+    """The runs and what they were made of, as a tree."""
+    if not report.tree:
+        return ""
+    more = len([entry for entry in report.entries if entry.run]) - lineage.MOST_ROWS
+    left = f" {more:,} further runs are left out." if more > 0 else ""
+    return (
+        "<h2>What was made of what</h2>"
+        f'<figure class="card lineage-card"><div class="draw">{lineage.drawing(report.entries)}'
+        "</div><figcaption>Each run stands below the one that it was made of: solid lines lead "
+        "from the parent whose weights it took, dashed ones from a teacher to whom it listened. "
+        f"From the hashes in the manifests.{left}</figcaption></figure>"
+    )
+
+
 def _details(report: Report) -> str:
     cards = [card for entry in report.detailed if (card := _card(entry))]
     if not cards:
@@ -314,6 +346,10 @@ def _card(entry: Entry) -> str:
     facts = [tables.accuracy(record), f"{tables.count(record.params)} parameters"]
     if entry.loss is not None:
         facts.append(f"loss {entry.loss:.3f}")
+    if record.peak_activation_bytes is not None and record.peak_layer:
+        facts.append(f"peak RAM {tables.size(record.peak_activation_bytes)} at {record.peak_layer}")
+    if record.flash_bytes is not None:
+        facts.append(f"flash {tables.size(record.flash_bytes)}")
     if entry.calibration_error is not None:
         facts.append(f"calibration error {100 * entry.calibration_error:.1f} %")
     return (

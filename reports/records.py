@@ -41,6 +41,19 @@ class Record:
     within_budget: bool | None = None  # None: a limited figure has not been measured
     artifact: str | None = None  # path of the file
     sha256: str | None = None  # of the file as it is now
+    seed: int | None = None
+    peak_layer: str | None = None  # operator at which the peak of the activations stands
+    flash_bytes: int | None = None  # of an int8 file: all numbers stored in it
+    latency_ratio: float | None = None  # to the file that it was made of, measured in turns
+
+
+@dataclass(frozen=True)
+class Origin:
+    """What a run was made of. kind: parent or teacher; run: its folder, '' where it is not here."""
+
+    kind: str
+    name: str
+    run: str = ""
 
 
 @dataclass(frozen=True)
@@ -54,7 +67,7 @@ class Entry:
     varied: str = ""  # "seeds", "folds" or "seeds and folds": how the runs of its group differ
     data_set: str = ""  # without the fold: what accuracies may be compared on
     synthetic: bool = False  # the data set is made by a synthesiser
-    over: Mapping[str, int] = field(default_factory=dict)  # figure -> by how much over its limit
+    over: Mapping[str, float] = field(default_factory=dict)  # figure -> how far beyond its limit
     warning: str = ""  # why figures are missing: file changed or lost
     classes: Sequence[str] = ()
     confusion: Sequence[Sequence[int]] = ()  # rows actual, columns decided
@@ -62,6 +75,7 @@ class Entry:
     clips: int | None = None  # on the test split
     loss: float | None = None
     calibration_error: float | None = None
+    origins: Sequence[Origin] = ()  # its parent, then its teachers
     finished: float = 0.0  # seconds since 1970, for the order of runs
 
     @property
@@ -93,7 +107,8 @@ class Report:
     entries: Sequence[Entry]
     summaries: Sequence[Summary] = ()
     notes: Sequence[str] = ()  # runs left out, and why
-    limits: Mapping[str, int] = field(default_factory=dict)  # figure -> greatest allowed
+    limits: Mapping[str, float] = field(default_factory=dict)  # figure -> its level
+    tree: Sequence[str] = ()  # which run was made of which, as text; none where none was
     detailed: Sequence[Entry] = ()  # entries shown with confusion, recall and curves
     detail_choice: str = ""  # how they were chosen, in words
     made: str = ""  # when

@@ -84,6 +84,9 @@ svg .strong { fill: var(--paper); } svg .none { fill: var(--faint); font-weight:
 .track { fill: var(--track); rx: 3px; } .bar { fill: var(--accent); rx: 3px; }
 .curve { fill: none; stroke-width: 2; stroke-linejoin: round; } .train { stroke: var(--faint); } .check { stroke: var(--accent); }
 .kept { stroke: var(--train); stroke-width: 1.3; stroke-dasharray: 4 3; }
+.lineage { fill: none; stroke: var(--faint); stroke-width: 1.5; } .taught { stroke-dasharray: 4 3; }
+.run { fill: var(--raised); stroke: var(--rule); rx: 4px; } svg .run-name { font-weight: 600; }
+.lineage-card svg { margin: 0 auto 0 0; }
 footer { margin-top: 3.2rem; padding-top: 1.2rem; border-top: 1px solid var(--rule); color: var(--soft); font-size: .88rem; }
 footer li { margin: .15rem 0; } footer ul { padding-left: 1.1rem; margin: .4rem 0 0; }
 @media (max-width: 600px) { main { padding: 26px 16px 48px; } h1 { font-size: 1.55rem; } h2 { margin-top: 2.3rem; }

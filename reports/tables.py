@@ -48,7 +48,16 @@ FIGURE_NAMES = {
     "macs": "MACs",
     "file_bytes": "file bytes",
     "peak_activation_bytes": "peak activation bytes",
+    "flash_bytes": "flash bytes (int8)",
+    "ram_bytes": "RAM bytes on a chip",
+    "instructions": "instructions on a chip",
+    "chip_accuracy": "accuracy of the C code",
+    "latency_ratio": "of the time of the file that it was made of",
+    "accuracy": "accuracy (lower end of its interval)",
+    "accuracy_drop": "accuracy lost against a base",
 }
+_LEAST = ("accuracy", "chip_accuracy")
+_SHARES = ("accuracy", "accuracy_drop", "chip_accuracy")
 MISSING = "–"
 
 
@@ -101,16 +110,22 @@ def milliseconds(value: float | None) -> str:
     return MISSING if value is None else f"{value:.3g} ms"
 
 
-def budget(within: bool | None, over: Mapping[str, int]) -> str:
+def budget(within: bool | None, over: Mapping[str, float]) -> str:
     """'yes', or by how much not."""
     if within:
         return "yes"
     if within is None and not over:
         return MISSING
-    excesses = [
-        f"{amount:,} {FIGURE_NAMES.get(figure, figure)} over" for figure, amount in over.items()
-    ]
-    return "no: " + ", ".join(excesses)
+    return "no: " + ", ".join(_excess(figure, amount) for figure, amount in over.items())
+
+
+def _excess(figure: str, amount: float) -> str:
+    if figure in _SHARES:
+        side = "under the least" if figure in _LEAST else "over"
+        return f"{figure.replace('_', ' ')} {100 * amount:.1f} points {side}"
+    if figure == "latency_ratio":
+        return f"latency ratio {amount:.2f} over"
+    return f"{amount:,} {FIGURE_NAMES.get(figure, figure)} over"
 
 
 def cells(entry: Entry) -> tuple[str, ...]:
@@ -199,6 +214,10 @@ def terminal(
         parts.append(_aligned(chip.HEAD, on_chips[:most_rows], chip.NUMERIC, every))
         if len(report.chips) > most_rows:
             parts.append(f"... and {len(report.chips) - most_rows:,} more in report.md")
+    memory = memory_lines(report)
+    parts += ["", *memory] if memory else []
+    if report.tree:
+        parts += ["", *(line if width is None else line[:width] for line in report.tree)]
     notes = warnings_of(report)
     parts += ["", *(f"note: {note}" for note in notes[:most_notes])] if notes else []
     if len(notes) > most_notes:
@@ -225,11 +244,35 @@ def markdown(report: Report) -> str:
         lines += _markdown_table(chip.HEAD, on_chips, chip.NUMERIC, list(range(len(chip.HEAD))))
         told = [*chip.DEFINITIONS, *chip.sources(report.chips)]
         lines += ["", *(f"{escape_markdown(sentence)}  " for sentence in told)]
+    memory = memory_lines(report)
+    if memory:
+        lines += ["", "## Memory that the int8 files take on a chip", ""]
+        lines += [f"- {escape_markdown(line)}" for line in memory]
+    if report.tree:
+        lines += ["", "## What was made of what", "", *(f"    {line}" for line in report.tree)]
     notes = warnings_of(report)
     if notes:
         lines += ["", "## Notes", ""] + [f"- {escape_markdown(note)}" for note in notes]
     lines += ["", *(f"{sentence}  " for sentence in DEFINITIONS), ""]
     return "\n".join(lines)
+
+
+def memory_lines(report: Report, most: int = 40) -> list[str]:
+    """Flash and peak RAM of every int8 file, with the layer at which the peak stands."""
+    lines = []
+    for entry in report.entries:
+        record = entry.record
+        if record.flash_bytes is None:
+            continue
+        at = f" at {record.peak_layer}" if record.peak_layer else ""
+        lines.append(
+            plain(
+                f"int8 {entry.label}: flash {size(record.flash_bytes)}, "
+                f"peak RAM {size(record.peak_activation_bytes)}{at}"
+            )
+        )
+    more = len(lines) - most
+    return lines[:most] + ([f"... and {more:,} more in report.json"] if more > 0 else [])
 
 
 def comma_separated(report: Report) -> str:
@@ -256,15 +299,21 @@ DEFINITIONS = (
     "95 % interval.",
     "Parameters are learnable ones as trained; in file: weights in the file, batch norm folded.",
     "MACs: multiply-accumulates of convolutions and linear layers, for one window.",
-    "Peak RAM: activations alive at once in the order of execution, for one window.",
+    "Peak RAM: activations alive at once in the order of execution, for one window; below it the "
+    "layer at which the peak stands.",
+    "Flash: of an int8 file, every number stored in it (weights, biases, scales, zero points, "
+    "codebooks), each tensor once, in the type in which it is stored.",
     "Latency: one window, one thread, median, on the machine that made the run.",
     "Seeds: runs that differ by seed or fold alone.",
 )
 
 
-def limits_sentence(limits: Mapping[str, int]) -> str:
+def limits_sentence(limits: Mapping[str, float]) -> str:
     listed = ", ".join(
-        f"at most {limit:,} {FIGURE_NAMES.get(figure, figure)}" for figure, limit in limits.items()
+        f"{'at least' if figure in _LEAST else 'at most'} "
+        f"{f'{100 * limit:g} %' if figure in _SHARES else f'{limit:,}'} "
+        f"{FIGURE_NAMES.get(figure, figure)}"
+        for figure, limit in limits.items()
     )
     return f"Budget: {listed}." if listed else "No budget."
 

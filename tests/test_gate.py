@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 import time
@@ -11,10 +12,12 @@ from pathlib import Path
 import model_files
 import onnx
 import pytest
+import run_folders
 
-from compress import budgets, cli, gate
+from compress import artefacts, budgets, cli, gate
 from compress.config import GateConfig
 from compress.errors import InputError
+from compress.verdicts import exit_code
 
 ROOT = Path(__file__).parents[1]
 
@@ -85,7 +88,7 @@ def test_optional_limits_and_what_a_file_cannot_tell(
     assert gated(path, "--budgets", limits) == 1
     out = capsys.readouterr().out
     assert "macs 110,632 is over the limit of 100" in out and "conv (c.w) 55,296" in out
-    assert "peak_activation_bytes 73,728" in out and "add at the peak" in out
+    assert "peak_activation_bytes 73,728" in out and "it stands at add; alive there: conv" in out
 
     from safetensors.numpy import save_file
 
@@ -118,7 +121,9 @@ def test_passing_names_cannot_start_an_annotation(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = model_files.student(tmp_path / "a\n::error::x.onnx", 1)
-    assert gated(path, "--format", "github") == 0
+    limits = tmp_path / "limits.toml"
+    limits.write_text("[limits]\nparams = 100\n")
+    assert gated(path, "--format", "github", "--budgets", limits) == 0
     assert not any(line.startswith("::") for line in capsys.readouterr().out.splitlines())
 
 
@@ -134,7 +139,7 @@ def test_without_arguments_students_and_runs_but_no_teachers(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(gate, "judge_students", lambda limits: iter(()))
+    monkeypatch.setattr(gate, "judge_students", lambda limits, base: iter(()))
     runs = tmp_path / "runs"
     run_folder(runs, "small", "distill", 8)
     run_folder(runs, "large", "teach", 50)
@@ -153,22 +158,22 @@ def test_without_arguments_students_and_runs_but_no_teachers(
 def test_every_registered_student_is_judged() -> None:
     from compress import registry
 
-    verdicts = list(gate.judge_students(budgets.Budgets(macs=17_700_000)))
+    verdicts = list(gate.judge_students(budgets.Budgets({"params": 500_000, "macs": 17_700_000})))
     assert [v.subject for v in verdicts] == [f"student {name}" for name in registry.STUDENTS]
-    assert gate.exit_code(verdicts) == 0
+    assert exit_code(verdicts) == 0
     original = next(v for v in verdicts if v.subject == "student audiobot500")
     assert original.checks[0].value == 499_853
-    tight = list(gate.judge_students(budgets.Budgets(params=499_852)))
+    tight = list(gate.judge_students(budgets.Budgets({"params": 499_852})))
     broken = [v for v in tight if any(c.broken for c in v.checks)]
     assert "student audiobot500" in [v.subject for v in broken]
-    assert "294,912" in broken[0].checks[0].largest[0]
+    assert broken[0].checks[0].found.parts[0].value == 294_912
 
 
 def test_limits_default_and_faults_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     assert budgets.load().limits == {"params": 500_000}
     (tmp_path / "budgets.toml").write_text("[limits]\nparams = 7\n")
-    assert budgets.load().params == 7
+    assert budgets.load().fail == {"params": 7}
     (tmp_path / "budgets.toml").write_text(
         '[limits]\nparms = 7\nmacs = "x"\nfile_bytes = -1\n[x]\n'
     )
@@ -194,7 +199,7 @@ def test_the_repository_has_the_default_limit() -> None:
 
 
 def test_files_are_gated_fast_and_without_torch(tmp_path: Path) -> None:
-    path = model_files.student(tmp_path / "m.onnx", 64)
+    path = model_files.student(tmp_path / "m.onnx", 16)
     program = (
         "import sys; from compress import cli, gate; from compress.config import GateConfig; "
         "code = cli.main(GateConfig, gate.run, '', sys.argv[1:]); "
@@ -204,3 +209,162 @@ def test_files_are_gated_fast_and_without_torch(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, "-c", program, str(path)], cwd=ROOT, check=False)
     assert done.returncode == 0
     assert time.monotonic() - started < 10  # 0.5 s here; machines of others may be busy
+
+
+# --- warn and fail, runs, bases ------------------------------------------------------------------
+
+
+def limits_file(path: Path, text: str) -> Path:
+    path.write_text(text)
+    return path
+
+
+def test_a_warning_alone_ends_with_0(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    limits = limits_file(tmp_path / "l.toml", "[warn]\nparams = 200\n[fail]\nparams = 240\n")
+    path = model_files.student(tmp_path / "m.onnx", 8)
+    assert gated(path, "--budgets", limits) == 0
+    out = capsys.readouterr().out
+    assert "WARN " in out and "params 221 is over the warning level of 200 by 21 weights" in out
+    assert "0 over budget, 1 warned" in out
+    assert gated(path, "--budgets", limits, "--format", "github") == 0
+    assert capsys.readouterr().out.startswith("::warning file=")
+    assert gated(model_files.student(tmp_path / "m.onnx", 9), "--budgets", limits) == 1
+
+
+def test_levels_are_checked_as_a_whole(tmp_path: Path) -> None:
+    text = (
+        "[warn]\nparams = 9\naccuracy = 0.7\n[fail]\nparams = 8\naccuracy = 0.8\n"
+        "latency_ratio = true\naccuracy_drop = 3\n[fial]\n"
+    )
+    with pytest.raises(InputError) as error:
+        budgets.load(limits_file(tmp_path / "l.toml", text))
+    for fault in ("did you mean fail", "True is not a number", "3 is over 1"):
+        assert fault in str(error.value)
+    text = "[warn]\nparams = 9\naccuracy = 0.7\n[fail]\nparams = 8\naccuracy = 0.8\n"
+    with pytest.raises(InputError, match="params: warns at 9 only.*accuracy: warns at 0.7 only"):
+        budgets.load(limits_file(tmp_path / "l.toml", text))
+    with pytest.raises(InputError, match="mean the same"):
+        both = "[limits]\nparams = 9\n[fail]\nparams = 8\n"
+        budgets.load(limits_file(tmp_path / "l.toml", both))
+
+
+def test_figures_of_a_run_hold_only_for_the_file_that_was_measured(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = "[fail]\naccuracy = 0.9\nlatency_ratio = 1.0\n"
+    limits = limits_file(tmp_path / "l.toml", text)
+    run = run_folders.make(tmp_path / "runs", "a", accuracy=0.91)
+    metrics = json.loads((run / "metrics.json").read_text()) | {"latency_ratio": {"ratio": 1.25}}
+    (run / "metrics.json").write_text(json.dumps(metrics))
+    assert gated(run, "--budgets", limits) == 1
+    out = capsys.readouterr().out
+    assert "accuracy 89.80 % is under the least of 90.00 % by 0.20 points" in out
+    assert "latency_ratio 1.25 is over the limit of 1 by 0.25" in out
+    model_files.student(run / "model.onnx", 9)
+    assert gated(run, "--budgets", limits) == 0
+    out = capsys.readouterr().out
+    assert "accuracy not measured (the file changed since it was measured" in out
+    assert "2 figures not measured" in out
+
+
+def test_flash_is_that_of_int8_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Weights 72 + 8 biases of 4 bytes, linear in float: 40 + 5 of 4; 8 scales; 8 + 1 zero points,
+    2 activation parameters: 5 bytes, weight zero points."""
+    limits = limits_file(tmp_path / "l.toml", "[fail]\nflash_bytes = 100\n")
+    plain = model_files.student(tmp_path / "float.onnx", 8)
+    assert gated(plain, "--budgets", limits) == 0
+    small = model_files.quantised(tmp_path / "int8.onnx", 8)
+    by_hand = 72 + 8 * 4 + (40 + 5) * 4 + 8 * 4 + 8 + 4 + 1
+    summary = artefacts.read(small)
+    assert summary.quantised and summary.flash_bytes == by_hand
+    capsys.readouterr()
+    assert gated(small, "--budgets", limits, "--why") == 1
+    out = capsys.readouterr().out
+    assert f"flash_bytes {by_hand} is over the limit of 100" in out
+    assert f"flash_bytes {by_hand}, of which" in out and "linear (l.w)" in out
+    packed = model_files.quantised(tmp_path / "int4.onnx", 8, onnx.TensorProto.INT4)
+    assert artefacts.read(packed).flash_bytes == by_hand - 36 - 4
+
+
+def test_why_names_what_is_alive_at_the_peak(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = model_files.student(tmp_path / "m.onnx", 8)
+    limits = limits_file(tmp_path / "l.toml", "[fail]\nparams = 300\npeak_activation_bytes = 1e6")
+    with pytest.raises(InputError, match="whole"):
+        budgets.load(limits)
+    limits_file(limits, "[fail]\nparams = 300\npeak_activation_bytes = 1_000_000\n")
+    assert gated(path, "--budgets", limits, "--why") == 0
+    lines = capsys.readouterr().out.splitlines()
+    at = next(i for i, line in enumerate(lines) if "peak_activation_bytes 73,728 at add" in line)
+    assert {line.split()[-2] for line in lines[at + 1 : at + 4]} >= {"conv", "depthwise"}
+    alive = sum(int(line.split()[0].replace(",", "")) for line in lines[at + 1 : at + 4]
+                if line.startswith("         "))  # fmt: skip
+    assert alive == 73_728
+    assert any("params 221, of which" in line for line in lines)
+
+
+def test_a_base_says_what_changed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from compress import report
+    from compress.config import ReportConfig
+
+    root = tmp_path / "runs"
+    run_folders.make(root, "a", name="dsc50", accuracy=0.92)
+    run_folders.make(root, "gone", name="dsc500", accuracy=0.9)
+    arguments = ["--runs", str(root), "--out", str(tmp_path / "base")]
+    assert cli.main(ReportConfig, report.run, "", arguments) == 0
+    base = tmp_path / "base" / "report.json"
+    text = "[warn]\naccuracy_drop = 0.01\n[fail]\naccuracy_drop = 0.03\n"
+    limits = limits_file(tmp_path / "l.toml", text)
+    shutil.rmtree(root)
+    # the same network under another name of its folder, smaller and a little worse
+    run = run_folders.make(root, "b", name="dsc50", accuracy=0.9, width=6)
+    new = run_folders.make(root, "n", name="dsc20", accuracy=0.9, width=7)
+    capsys.readouterr()
+    assert new.is_dir() and gated(root, "--budgets", limits, "--base", base) == 0
+    out = capsys.readouterr().out
+    assert "WARN " in out and "accuracy_drop 2.00 % is over the warning level" in out
+    assert f"against {root}/a/model.onnx" in out
+    assert "accuracy 92.00 -> 90.00 % (-2.00 points)" in out and "file_bytes" in out
+    assert "new, not in --base" in out
+    assert f"{root}/gone/model.onnx: in --base, not here" in out
+    run_folders.make(root, "b", name="dsc50", accuracy=0.85, width=5)
+    assert gated(run, "--budgets", limits, "--base", base) == 1
+    for wrong in ("{", "[3]", "{}", '[{"name": "a"}]'):
+        base.write_text(wrong)
+        assert gated(run, "--budgets", limits, "--base", base) == 2
+        error = capsys.readouterr().err
+        assert str(base) in error and error.count("\n") == 1
+    assert gated(run, "--base", tmp_path / "none.json") == 2
+
+
+def test_machine_readable_forms(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from xml.etree import ElementTree
+
+    limits = limits_file(tmp_path / "l.toml", "[warn]\nmacs = 1\n[fail]\nparams = 221\n")
+    good = model_files.student(tmp_path / "good.onnx", 8)
+    over = model_files.student(tmp_path / "a<b>&\x07.onnx", 9)
+    bad = tmp_path / "bad.onnx"
+    bad.write_text("no")
+    files = (good, over, bad)
+    assert gated(*files, "--budgets", limits, "--format", "junit") == 2
+    suite = ElementTree.fromstring(capsys.readouterr().out).find("testsuite")
+    assert suite is not None
+    counts = {key: suite.get(key) for key in ("tests", "failures", "errors", "skipped")}
+    assert counts == {"tests": "5", "failures": "1", "errors": "1", "skipped": "0"}
+    assert "warning: macs" in "".join(suite.itertext())
+
+    out = tmp_path / "found.json"
+    assert gated(*files[:2], "--budgets", limits, "--format", "json", "--out", out) == 1
+    assert "FAIL" in capsys.readouterr().out
+    found = json.loads(out.read_text())
+    assert found["exit_code"] == 1
+    assert [a["level"] for a in found["artefacts"]] == ["warn", "fail"]
+    assert found["artefacts"][1]["figures"]["params"]["value"] == 248
+    # what it wrote is a base for the next time
+    model_files.student(good, 7)
+    assert gated(good, "--budgets", limits, "--base", out, "--format", "json") == 0
+    again = json.loads(capsys.readouterr().out)["artefacts"][0]
+    assert again["changes"]["file_params"] == {"before": 221, "now": 194}
+    assert gated(good, "--out", tmp_path / "x") == 2
+    assert "--format" in capsys.readouterr().err

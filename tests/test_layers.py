@@ -18,10 +18,11 @@ MAY_IMPORT = {
     "reports": {"reports"},
 }
 COMMANDS = {"teach", "train", "distill", "prune", "quantize", "predict", "report", "gate",
-            "export"}  # fmt: skip
+            "export", "pipeline"}  # fmt: skip
 LIGHT = (
     "compress", "compress.cli", "compress.config", "compress.registry", "compress.runs",
     "compress.recipe", "compress.artefacts", "compress.gate", "compress.report", "compress.data",
+    "compress.pipeline", "compress.pipeline_recipe",
     "students", "teachers", "reports", "reports.records", "reports.tables",
 )  # fmt: skip
 HEAVY = ("torch", "timm", "onnx", "onnxruntime", "matplotlib", "scipy")

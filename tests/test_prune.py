@@ -315,3 +315,9 @@ def test_other_data_is_refused(student, tmp_path, capsys):
 def test_no_run_no_pruning(tmp_path, capsys):
     assert "--run must be given" in refused(capsys, "--params", 100)
     assert "no such run folder" in refused(capsys, "--run", tmp_path / "no", "--params", 100)
+
+
+def test_a_file_is_no_student_to_prune(student, npy_data, capsys):
+    file = student / runs.ONNX
+    options = ("--run", file, "--data", npy_data, "--params", 100)
+    assert "channels are pruned from a run folder" in refused(capsys, *options)

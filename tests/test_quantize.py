@@ -7,6 +7,7 @@ import os
 import shutil
 from pathlib import Path
 
+import model_files
 import numpy as np
 import onnx
 import pytest
@@ -30,6 +31,8 @@ from compress.artefacts import onnx_file
 from compress.config import DistillConfig, QuantizeConfig
 from compress.int8 import layers as int8_layers
 from compress.int8 import static
+from compress.int8.clustered import cluster, codebook, entries_of, tables
+from compress.int8.clustered import pack as pack_clusters
 from compress.int8.interface import METADATA_KEY, Interface
 from compress.int8.narrow import clip_shares, narrow_weights, pack
 from compress.int8.prepare import prepare
@@ -504,6 +507,40 @@ def test_files_that_cannot_be_quantised_are_refused_with_the_reason(npy_data, tm
             assert word in error
 
 
+def test_recurrent_quantised_and_damaged_files_are_refused(npy_data, tmp_path, capsys):
+    """A file that was not made here: the operator and the layer are named, or what is wrong."""
+
+    def refused(path: Path) -> str:
+        options = ("--data", npy_data, "--runs", tmp_path / "runs")
+        assert run_quantize("--run", path, *options) == 2
+        error = capsys.readouterr().err
+        assert error.count("\n") == 1 and not (tmp_path / "runs").exists()
+        return error
+
+    def array(name: str, *shape: int) -> onnx.TensorProto:
+        return numpy_helper.from_array(np.ones(shape, np.float32), name)
+
+    squeezed = numpy_helper.from_array(np.array([1], np.int64), "axes")
+    nodes = [
+        helper.make_node("Squeeze", ["x", "axes"], ["s"], "squeeze"),
+        helper.make_node("LSTM", ["s", "w", "r"], ["", "h"], "memory", hidden_size=5),
+        helper.make_node("ReduceMean", ["h"], ["y"], "mean", axes=[0], keepdims=0),
+    ]
+    ends = [helper.make_tensor_value_info("x", 1, (1, 1, 32, 96)),
+            helper.make_tensor_value_info("y", 1, None)]  # fmt: skip
+    stored_arrays = [squeezed, array("w", 1, 20, 96), array("r", 1, 20, 5)]
+    graph = helper.make_graph(nodes, "recurrent", ends[:1], ends[1:], stored_arrays)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    recurrent = tmp_path / "recurrent.onnx"
+    recurrent.write_bytes(model.SerializeToString())
+    error = refused(recurrent)
+    assert "unsupported operator LSTM in layer 'memory'" in error
+    assert "is quantised already" in refused(model_files.quantised(tmp_path / "int8.onnx"))
+    damaged = tmp_path / "damaged.onnx"
+    damaged.write_bytes(recurrent.read_bytes()[:100])
+    assert str(damaged) in refused(damaged)
+
+
 def test_operators_that_cannot_be_simulated_are_named(quantised):
     prepared, model, _ = quantised("audiobot50")
     strange = onnx.ModelProto()
@@ -626,3 +663,85 @@ def test_an_int8_run_is_no_start_for_training(int8_run, npy_data, tmp_path, caps
     arguments += ["--runs", str(tmp_path / "runs"), "--workers", "1"]
     assert cli.main(TrainConfig, train.run, "", arguments) == 2
     assert "int8 file" in capsys.readouterr().err
+
+
+# --- weights that share a codebook ---------------------------------------------------------------
+
+
+def test_a_codebook_by_hand():
+    """Codes 0 0 1 1 1 and 10: two clusters are {0, 1} and {10}; the mean 0.6 rounds to 1."""
+    counts = np.zeros(256)
+    counts[[128, 129, 138]] = (2, 3, 1)
+    assert codebook(counts, 2).tolist() == [1, 10]
+    assert codebook(counts, 3).tolist() == [0, 1, 10]
+    assert codebook(counts, 16).tolist() == [0, 1, 10]
+
+
+def test_a_codebook_is_the_optimum():
+    """No choice of three entries has a smaller error, by trying them all."""
+    import itertools
+
+    counts = np.zeros(256)
+    random = np.random.default_rng(3)
+    counts[120:134] = random.integers(0, 9, 14)
+    codes = np.arange(-128, 128)
+
+    def error(book):
+        distance = np.abs(codes[:, None] - np.array(book)[None, :]).min(1)
+        return float((counts * distance**2).sum())
+
+    least = min(error(book) for book in itertools.combinations(range(-8, 6), 3))
+    assert error(codebook(counts, 3)) == least
+
+
+def test_clustered_weights_are_a_smaller_file_of_the_same_integers(quantised, tmp_path):
+    prepared, model, path = quantised("dsc50")
+    names = narrow_weights(prepared, model)
+    shared = cluster(model, names, 16)
+    assert max(entries_of(shared, names).values()) == 16
+    static.save(shared, tmp_path / "wide.onnx")
+    static.save(pack_clusters(shared, names), tmp_path / "packed.onnx")
+    tensors = stored(tmp_path / "packed.onnx")
+    assert {tensors[name].data_type for name in names} == {TensorProto.UINT4}
+    np.testing.assert_array_equal(
+        logits_of(tmp_path / "packed.onnx"), logits_of(tmp_path / "wide.onnx")
+    )
+    assert (tmp_path / "packed.onnx").stat().st_size < 0.8 * path.stat().st_size
+    before, after = onnx_file.read(path), onnx_file.read(tmp_path / "packed.onnx")
+    assert after.file_params == before.file_params + 16 * len(names), "the codebooks count"
+    assert after.quantised and after.peak_activation_bytes == before.peak_activation_bytes
+    halved = sum(int(np.prod(tensors[name].dims)) // 2 for name in names)
+    assert after.flash_bytes == before.flash_bytes - halved + 16 * len(names)
+    exact = IntegerNetwork(tmp_path / "packed.onnx")(WINDOWS[:32, None])
+    np.testing.assert_array_equal(exact, logits_of(tmp_path / "packed.onnx")[:32])
+
+
+def test_a_run_with_clusters_says_so(finished_run, tmp_path, capsys):
+    out = tmp_path / "clusters"
+    assert run_quantize("--run", finished_run, "--out", out, "--clusters", "16") == 0
+    assert "bytes of constants in flash" in capsys.readouterr().out
+    run = runs.open_run(out)
+    assert run.metrics()["clusters"] == 16 and run.manifest["settings"]["clusters"] == 16
+    details = runs.read_json(out / quantized_runs.DETAILS)
+    # the factors of a batch norm are one code each, their scales tell them apart
+    assert max(details["clusters"].values()) == 16 and min(details["clusters"].values()) == 1
+    assert run_quantize("--run", finished_run, "--clusters", "16", "--weight-bits", "4") == 2
+    assert "exclude" in capsys.readouterr().err
+
+
+def test_fine_tuning_keeps_to_the_codebook(quantised):
+    prepared, model, _ = quantised("audiobot50")
+    names = narrow_weights(prepared, model)
+    shared = tables(model, names, 4)
+    network = SimulatedNetwork(prepared, model, shared=shared).train()
+    before = network.to_onnx()
+    wanted = {t.name: numpy_helper.to_array(t) for t in cluster(model, names, 4).graph.initializer}
+    arrays = {t.name: numpy_helper.to_array(t) for t in before.graph.initializer}
+    for name in names:
+        np.testing.assert_array_equal(arrays[name], wanted[name])
+    optimiser = torch.optim.SGD(network.parameters(), lr=0.05)
+    network(torch.randn(8, 1, 32, 96)).square().sum().backward()
+    assert all(p.grad is not None for p in network.parameters())
+    optimiser.step()
+    after = entries_of(network.eval().to_onnx(), names)
+    assert max(after.values()) <= 4

@@ -26,7 +26,8 @@ ROOT = Path(__file__).parents[1]
 KEYS = [
     "name", "stage", "data", "params", "file_params", "macs", "file_bytes",
     "peak_activation_bytes", "accuracy", "accuracy_low", "accuracy_high", "seeds", "recall",
-    "latency_ms", "within_budget", "artifact", "sha256",
+    "latency_ms", "within_budget", "artifact", "sha256", "seed", "peak_layer", "flash_bytes",
+    "latency_ratio",
 ]  # fmt: skip
 
 
@@ -258,13 +259,20 @@ def test_pareto_front_by_hand() -> None:
 
 
 def test_budget_in_words() -> None:
-    limits = Budgets(params=100, macs=10)
+    limits = Budgets({"params": 100, "macs": 10})
     assert report.compare(Record("a", "b", params=101, macs=10), limits) == ({"params": 1}, False)
     # the file may hold more than was trained, then it counts
     over, within = report.compare(Record("a", "b", params=90, file_params=130, macs=1), limits)
     assert (over, within) == ({"params": 30}, False)
     assert report.compare(Record("a", "b", params=90), limits) == ({}, None)
     assert report.compare(Record("a", "b", params=90, macs=9), limits) == ({}, True)
+    # figures that only some files have are no gap in the others; a least one is kept from above
+    more = Budgets({"params": 100, "flash_bytes": 50, "accuracy": 0.9})
+    assert report.compare(Record("a", "b", params=90), more) == ({}, True)
+    small = Record("a", "b", params=90, flash_bytes=60, accuracy_low=0.88)
+    over, within = report.compare(small, more)
+    assert within is False and over == {"flash_bytes": 10, "accuracy": pytest.approx(0.02)}
+    assert tables.budget(within, over).endswith("accuracy 2.0 points under the least")
     assert tables.budget(True, {}) == "yes"
     assert tables.budget(None, {}) == tables.MISSING
     assert tables.budget(False, {"params": 1234}) == "no: 1,234 parameters over"

@@ -11,10 +11,11 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 
 from compress.artefacts import onnx_memory
-from compress.artefacts.onnx_graph import Graph, Node, Stored, load
+from compress.artefacts.onnx_graph import STRING, Graph, Node, Stored, element_bytes, load
 from compress.artefacts.summary import (
     INPUT_SCALING,
     QUANTISATION,
@@ -87,6 +88,7 @@ _OPERANDS: dict[str, dict[int, str]] = {
 # Where data and indices are both stored, the indices may be the weights (a codebook).
 _LOOKUPS = ("Gather", "GatherElements", "GatherND")
 _NOT_WEIGHT_TYPES = (7, 8, 9)  # int64, string, bool: positions, counts, masks
+_SMALL_TYPES = (2, 3, 21, 22, 25, 26)  # uint8, int8, and of 4 and 2 bits
 
 _AFFINE = ("Add", "Sub", "Mul", "Div")
 _THROUGH = ("Cast", "Identity", "QuantizeLinear", "DequantizeLinear", "Unsqueeze")
@@ -99,8 +101,9 @@ def read(path: Path) -> FileSummary:
     constant = onnx_memory.constant_tensors(graph)
     roles = _roles(graph, constant)
     params, apart, weights_of = _count(graph, constant, roles)
-    layers, notes = _layers(graph, constant, weights_of)
-    peak, peak_layer, memory_note = onnx_memory.peak_activation_bytes(graph, constant)
+    stored_bytes = _stored_bytes(graph)
+    layers, notes = _layers(graph, constant, weights_of, stored_bytes)
+    peak = onnx_memory.peak_activation_bytes(graph, constant)
     return FileSummary(
         path=path,
         kind="onnx",
@@ -110,10 +113,40 @@ def read(path: Path) -> FileSummary:
         apart=dict(apart),
         layers=layers,
         macs=None if notes else sum(layer.macs or 0 for layer in layers),
-        peak_activation_bytes=peak,
-        peak_layer=peak_layer,
-        notes=(*graph.notes, *notes, *memory_note),
+        peak_activation_bytes=peak.value,
+        peak_layer=peak.layer,
+        at_peak=peak.alive,
+        flash_bytes=sum(stored_bytes.values()),
+        quantised=_quantised(graph, weights_of),
+        notes=(*graph.notes, *notes, *((peak.reason,) if peak.reason else ())),
     )
+
+
+# --- flash ---------------------------------------------------------------------------------------
+
+
+def _stored_bytes(graph: Graph) -> dict[str, int]:
+    """Bytes of every stored tensor, each once; their sum is the flash that a file needs.
+
+    That is: weights, biases, scales, zero points, codebooks, input scaling, shapes, each in the
+    type in which the file stores it, values of 4 bits two to a byte, every tensor rounded up to
+    whole bytes. Names, the list of operators and the code that runs them are not in it: those are
+    the runtime's, and differ from one to the next.
+    """
+    found: dict[str, int] = {}
+    places: set[tuple[str, int]] = set()
+    for key, stored in graph.stored.items():
+        if stored.data_type == STRING or stored.place in places:
+            continue
+        if stored.place is not None:
+            places.add(stored.place)
+        found[key] = math.ceil(stored.elements * element_bytes(stored.data_type))
+    return found
+
+
+def _quantised(graph: Graph, weights_of: dict[str, int]) -> bool:
+    small = sum(n for key, n in weights_of.items() if graph.stored[key].data_type in _SMALL_TYPES)
+    return 2 * small > sum(weights_of.values())
 
 
 # --- which stored numbers are weights ------------------------------------------------------------
@@ -234,10 +267,11 @@ def _packed_weights(graph: Graph) -> dict[str, int]:
 
 
 def _layers(
-    graph: Graph, constant: set[str], weights_of: dict[str, int]
+    graph: Graph, constant: set[str], weights_of: dict[str, int], stored_bytes: dict[str, int]
 ) -> tuple[tuple[Layer, ...], list[str]]:
     """Layers that hold weights or compute, and notes on what was not counted."""
     owners = _owners(graph, constant, weights_of)
+    flash = _owners(graph, constant, stored_bytes)
     layers, uncounted, notes = [], [], []
     for number, node in enumerate(graph.nodes):
         owned = owners.pop(number, [])
@@ -259,11 +293,13 @@ def _layers(
                     macs=macs,
                     output_shape=graph.shapes.get(node.outputs[0]) if node.outputs else None,
                     weights=tuple(graph.stored[key].name for key in owned),
+                    flash_bytes=sum(stored_bytes[key] for key in flash.get(number, [])),
                 )
             )
     for key in owners.pop(-1, []):
         name = graph.stored[key].name
-        layers.append(Layer(name, "not used", weights_of[key], weights=(name,)))
+        size = stored_bytes.get(key, 0)
+        layers.append(Layer(name, "not used", weights_of[key], weights=(name,), flash_bytes=size))
     if uncounted:
         shown = ", ".join(uncounted[:3]) + (" ..." if len(uncounted) > 3 else "")
         notes.append(
@@ -273,8 +309,8 @@ def _layers(
     return tuple(layers), notes
 
 
-def _owners(graph: Graph, constant: set[str], weights_of: dict[str, int]) -> dict[int, list[str]]:
-    """Number of the first computing node behind each weight -> weights; -1 where none reads it."""
+def _owners(graph: Graph, constant: set[str], stored: Iterable[str]) -> dict[int, list[str]]:
+    """Number of the first computing node behind each stored tensor -> its key; -1: none."""
     first_reader: dict[str, int] = {}
     for number in range(len(graph.nodes) - 1, -1, -1):
         node = graph.nodes[number]
@@ -289,7 +325,7 @@ def _owners(graph: Graph, constant: set[str], weights_of: dict[str, int]) -> dic
             if key in constant:
                 first_reader[key] = min(reader, first_reader.get(key, reader))
     owners: dict[int, list[str]] = {}
-    for key in weights_of:
+    for key in stored:
         owners.setdefault(first_reader.get(key, -1), []).append(key)
     return owners
 

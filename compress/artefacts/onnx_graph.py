@@ -30,7 +30,7 @@ _BITS = {
     14: 64, 15: 128, 16: 16, 17: 8, 18: 8, 19: 8, 20: 8, 21: 4, 22: 4, 23: 4, 24: 8, 25: 2,
     26: 2, 27: 6, 28: 6,
 }  # fmt: skip
-_STRING = 8
+STRING = 8
 _TYPED_FIELDS = ("float_data", "int32_data", "int64_data", "double_data", "uint64_data")
 
 
@@ -174,7 +174,7 @@ def _check_tensors(graph: Any, path: Path) -> dict[Path, int]:
             external[where] = size
             continue
         elements = math.prod(tensor.dims)
-        if tensor.data_type == _STRING:
+        if tensor.data_type == STRING:
             stored, wanted = len(tensor.string_data), elements
         elif tensor.HasField("raw_data"):
             bits = _BITS.get(tensor.data_type)
@@ -326,7 +326,7 @@ class _Flattener:
             }.get(value.name)
             if dims is None:
                 raise InputError(f"{self.graph.path}: a Constant without a value; file damaged")
-            kind = 1 if "float" in value.name else 7 if "int" in value.name else _STRING
+            kind = 1 if "float" in value.name else 7 if "int" in value.name else STRING
             self.graph.stored[key] = Stored(key, name, dims, kind, None)
 
     def store(self, key: str, name: str, tensor: Any, dims: tuple[int, ...] | None = None) -> None:

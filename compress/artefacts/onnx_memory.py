@@ -14,6 +14,7 @@ Weights and everything computed from constants alone lie in flash and are not co
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 from compress.artefacts.onnx_graph import Graph, Node, element_bytes
 
@@ -41,17 +42,55 @@ def constant_tensors(graph: Graph) -> set[str]:
     return constant
 
 
-def peak_activation_bytes(
-    graph: Graph, constant: set[str]
-) -> tuple[int | None, str | None, tuple[str, ...]]:
-    """(peak bytes, node at which it stands, why it cannot be told)."""
-    if any(node.has_subgraph for node in graph.nodes):
-        return None, None, ("activation bytes cannot be told: the graph has control flow",)
+@dataclass(frozen=True)
+class Buffers:
+    """Which activations share memory, and when it is in use.
+
+    home: tensor -> tensor whose buffer it lies in. sizes (bytes), born, dies: of each buffer;
+    in use from node ``born`` to node ``dies``, both included. nodes: those that are executed.
+    """
+
+    home: dict[str, str]
+    sizes: dict[str, int]
+    born: dict[str, int]
+    dies: dict[str, int]
+    nodes: list[Node]
+
+
+def buffers_of(graph: Graph) -> Buffers:
+    """Buffers of a graph whose sizes are all fixed; raises ValueError where one is not."""
+    constant = constant_tensors(graph)
     nodes = [node for node in graph.nodes if not all(out in constant for out in node.outputs)]
     sizes = _tensor_bytes(graph, nodes, constant)
     if isinstance(sizes, str):
-        return None, None, (f"activation bytes cannot be told: the size of {sizes!r} is not fixed",)
-    return *_peak(graph, nodes, constant, sizes), ()
+        raise ValueError(f"the size of {sizes!r} is not fixed")
+    return _buffers(graph, nodes, constant, sizes)
+
+
+@dataclass(frozen=True)
+class Peak:
+    """Where activations take most memory. ``value`` None: ``reason`` says why it cannot be told.
+
+    alive: (node that wrote it, bytes) of every buffer that is held there, largest first.
+    """
+
+    value: int | None
+    layer: str | None = None
+    alive: tuple[tuple[str, int], ...] = ()
+    reason: str = ""
+
+
+def peak_activation_bytes(graph: Graph, constant: set[str]) -> Peak:
+    """The peak over all nodes, bytes at batch 1."""
+    if any(node.has_subgraph for node in graph.nodes):
+        return Peak(None, reason="activation bytes cannot be told: the graph has control flow")
+    nodes = [node for node in graph.nodes if not all(out in constant for out in node.outputs)]
+    sizes = _tensor_bytes(graph, nodes, constant)
+    if isinstance(sizes, str):
+        return Peak(
+            None, reason=f"activation bytes cannot be told: the size of {sizes!r} is not fixed"
+        )
+    return _peak(_buffers(graph, nodes, constant, sizes), set(graph.inputs))
 
 
 def _readers(nodes: list[Node]) -> dict[str, list[int]]:
@@ -114,10 +153,10 @@ def _quantised_types(graph: Graph, nodes: list[Node]) -> dict[str, int]:
     return held
 
 
-def _peak(
+def _buffers(
     graph: Graph, nodes: list[Node], constant: set[str], sizes: dict[str, int]
-) -> tuple[int, str | None]:
-    """Walk the nodes and add up the buffers alive at each."""
+) -> Buffers:
+    """Walk the nodes and give each tensor a buffer of its own or that of its input."""
     end = len(nodes)
     last_read = {key: max(numbers) for key, numbers in _readers(nodes).items()}
     for key in graph.outputs:
@@ -147,17 +186,31 @@ def _peak(
                 dies[buffer] = max(dies[buffer], last_read.get(key, number))
             else:
                 open_buffer(key, number)
+    return Buffers(root, {key: sizes[key] for key in born}, born, dies, nodes)
+
+
+def _peak(buffers: Buffers, inputs: set[str]) -> Peak:
+    """Add up the buffers alive at each node."""
+    end = len(buffers.nodes)
     changes = [0] * (end + 2)
-    for key, number in born.items():
-        changes[number] += sizes[key]
-        changes[dies[key] + 1] -= sizes[key]
+    for key, number in buffers.born.items():
+        changes[number] += buffers.sizes[key]
+        changes[buffers.dies[key] + 1] -= buffers.sizes[key]
     alive = peak = 0
     where = None
     for number in range(end):
         alive += changes[number]
         if alive > peak:
-            peak, where = alive, nodes[number].name
-    return peak, where
+            peak, where = alive, number
+    if where is None:
+        return Peak(0)
+    held = [
+        (key if key in inputs else buffers.nodes[born].name, buffers.sizes[key])
+        for key, born in buffers.born.items()
+        if born <= where <= buffers.dies[key] and buffers.sizes[key]
+    ]
+    alive_there = tuple(sorted(held, key=lambda item: -item[1]))
+    return Peak(peak, buffers.nodes[where].name, alive_there)
 
 
 def _is_view(node: Node, sizes: dict[str, int], source: str) -> bool:

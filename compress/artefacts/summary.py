@@ -26,6 +26,13 @@ class Layer:
     macs: int | None = None  # multiply-accumulates at batch 1; None: not counted
     output_shape: tuple[int, ...] | None = None
     weights: tuple[str, ...] = ()  # names of the tensors behind ``params``
+    flash_bytes: int = 0  # all numbers stored for it, as FileSummary.flash_bytes counts them
+
+    @property
+    def title(self) -> str:
+        """The operator with the first of its weights, by which its author knows it."""
+        named = [name for name in self.weights if name != self.name]
+        return f"{self.name} ({named[0]})" if named and self.kind != "tensors" else self.name
 
 
 @dataclass(frozen=True)
@@ -42,12 +49,20 @@ class FileSummary:
     macs: int | None = None  # multiply-accumulates of convolutions and linear layers, batch 1
     peak_activation_bytes: int | None = None  # batch 1, in the order of execution
     peak_layer: str | None = None  # the node at which the peak stands
+    at_peak: tuple[tuple[str, int], ...] = ()  # (node that wrote it, bytes) alive there
+    flash_bytes: int | None = None  # all stored numbers, see compress.artefacts.onnx_file
+    quantised: bool = False  # most of the weights are stored in integers of at most 8 bits
     notes: tuple[str, ...] = ()  # why a figure is missing, or what it leaves out
 
     def largest_layers(self, count: int = 3, figure: str = "params") -> tuple[Layer, ...]:
-        """The layers with most ``params`` (or ``macs``), largest first."""
+        """The layers with most ``params`` (or ``macs``, ``flash_bytes``), largest first."""
         ranked = sorted(self.layers, key=lambda layer: getattr(layer, figure) or 0, reverse=True)
         return tuple(layer for layer in ranked[:count] if getattr(layer, figure))
+
+    def known_as(self, node: str) -> str:
+        """An operator's name with the first of its weights, by which its author knows it."""
+        layer = next((layer for layer in self.layers if layer.name == node), None)
+        return layer.title if layer else node
 
 
 def read_whole(path: Path, most_bytes: int) -> bytes:

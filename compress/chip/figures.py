@@ -8,15 +8,17 @@ Reads small files only and imports nothing heavy: the gate and the report ask he
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from compress import runs
+from compress.budgets import FIGURES
 from compress.chip import elf
 from compress.chip.targets import TARGETS
 from compress.errors import InputError
+from compress.subjects import Contribution, Subject, Value
 
 FOLDER = "chip"
 SOURCES = ("model.c", "model.h", "kernels.c", "kernels.h")  # what decides the network's image
@@ -63,12 +65,7 @@ def read(folder: Path, manifest: Mapping[str, Any], target: str) -> ChipFigures:
     """Figures of one target; raises InputError where a file is not the one that was measured."""
     again = "emulate it again: python -m compress.export"
     recorded = manifest.get("artefacts", {})
-    changed = [
-        name
-        for name in (record_name(target), image_name(target), *SOURCES)
-        if not (folder / name).is_file()
-        or runs.sha256_file(folder / name) != recorded.get(name)
-    ]  # fmt: skip
+    changed = _changed(folder, manifest, (record_name(target), image_name(target), *SOURCES))
     if changed:
         raise InputError(f"{', '.join(changed)} changed since {target} was measured; {again}")
     values = runs.read_json(folder / record_name(target))
@@ -107,18 +104,89 @@ def sizes(image: elf.Image) -> dict[str, int]:
 
 def accuracy(folder: Path, manifest: Mapping[str, Any]) -> float:
     """Test accuracy of the C code, 0..1; raises InputError where it was measured on other code."""
-    recorded = manifest.get("artefacts", {})
-    changed = [
-        name
-        for name in (runs.METRICS, *SOURCES)
-        if not (folder / name).is_file()
-        or runs.sha256_file(folder / name) != recorded.get(name)
-    ]  # fmt: skip
-    if changed:
-        raise InputError(f"{', '.join(changed)} changed since the accuracy was measured")
-    found: Any = runs.read_json(folder / runs.METRICS)
+    found: Any = metrics(folder, manifest)
     for key in ("splits", "test", "accuracy"):
         found = found.get(key) if isinstance(found, dict) else None
     if type(found) not in (int, float) or not 0 <= found <= 1:
         raise InputError(f"{runs.METRICS}: has no accuracy on the test split")
     return float(found)
+
+
+def metrics(folder: Path, manifest: Mapping[str, Any]) -> dict[str, Any]:
+    """metrics.json of an export; raises InputError where it was measured on other code."""
+    changed = _changed(folder, manifest, (runs.METRICS, *SOURCES))
+    if changed:
+        raise InputError(f"{', '.join(changed)} changed since the C code was measured")
+    return runs.read_json(folder / runs.METRICS)
+
+
+def _changed(folder: Path, manifest: Mapping[str, Any], names: Iterable[str]) -> list[str]:
+    recorded = manifest.get("artefacts", {})
+    return [
+        name
+        for name in names
+        if not (folder / name).is_file() or runs.sha256_file(folder / name) != recorded.get(name)
+    ]
+
+
+# --- for the gate --------------------------------------------------------------------------------
+
+
+def exports_below(folder: Path) -> list[Path]:
+    """Run folders that hold C code, in a folder and its subfolders, sorted."""
+    found = []
+    for place in runs.find_runs(folder):
+        try:
+            manifest = runs.read_json(place / runs.MANIFEST)
+        except InputError:
+            continue  # the gate does not judge unfinished or damaged runs of other kinds either
+        if is_c_export(manifest):
+            found.append(place)
+    return found
+
+
+def subjects_of(folder: Path) -> list[tuple[str, Subject]]:
+    """(processor, subject) to be judged: the C code itself (processor ""), then on each processor.
+
+    Raises InputError where a file is not the one that was measured.
+    """
+    manifest = runs.read_json(folder / runs.MANIFEST)
+    measured = metrics(folder, manifest)
+    code = folder / SOURCES[0]
+    targets = targets_of(manifest)
+    reason = "not emulated yet: python -m compress.export --target"
+    values = dict.fromkeys(_OF_PROCESSOR, Value(None, reason, applies=not targets))
+    values["chip_accuracy"] = Value(accuracy(folder, manifest))
+    found = [("", Subject(str(folder), code, None, manifest, measured, counted=values))]
+    for target in targets:
+        of_target = read(folder, manifest, target).values
+        values = dict.fromkeys(FIGURES, Value(None, "of the C code", applies=False))
+        values |= {
+            "flash_bytes": Value(of_target["flash_bytes"], parts=_parts(of_target, _FLASH)),
+            "ram_bytes": Value(of_target["ram_bytes"], parts=_parts(of_target, _RAM)),
+            "instructions": Value(of_target["instructions"], parts=_layers(of_target)),
+        }
+        found.append(
+            (target, Subject(f"{folder} on {target}", code, None, manifest, counted=values))
+        )
+    return found
+
+
+def of_no_processor(subject: Subject) -> Value:
+    """Figures of C code, asked of something else."""
+    return Value(None, "measured on C code (python -m compress.export)", applies=False)
+
+
+_OF_PROCESSOR = ("flash_bytes", "ram_bytes", "instructions")
+_FLASH = {"weights_bytes": "weights", "code_bytes": "code", "startup_bytes": "start-up"}
+_RAM = {"arena_bytes": "arena", "stack_bytes": "stack"}
+
+
+def _parts(values: Mapping[str, Any], names: Mapping[str, str]) -> tuple[Contribution, ...]:
+    parts = [Contribution(word, values[name]) for name, word in names.items()]
+    return tuple(sorted(parts, key=lambda part: -part.value))
+
+
+def _layers(values: Mapping[str, Any]) -> tuple[Contribution, ...]:
+    parts = [Contribution(layer["name"], layer["instructions"]) for layer in values["layers"]]
+    return tuple(sorted(parts, key=lambda part: -part.value))

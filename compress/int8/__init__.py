@@ -4,6 +4,8 @@ prepare     float graph -> the same function without batch norm, in operators wi
 static      calibration on training windows -> QDQ file -> uint8 or int8, float or 8-bit ends
 simulated   the QDQ graph in torch with fake quantisation, trained, and written back
 layers      what quantising each layer costs
+narrow      weights of 4 bits
+clustered   weights that share a codebook
 interface   how an 8-bit file reads dB and gives logits
 reference   the QDQ graph in integers, in numpy
 """

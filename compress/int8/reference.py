@@ -80,7 +80,7 @@ class IntegerNetwork:
             floats[start] = decibels.astype(np.float32)
         for node in graph.nodes:
             name, result = node.input[0], node.output[0]
-            if node.op_type == "Cast":
+            if node.op_type in ("Cast", "Gather"):  # of stored weights, see _stored
                 continue
             if node.op_type == "QuantizeLinear":
                 if name in floats:
@@ -101,16 +101,27 @@ class IntegerNetwork:
     def _read(self, node: Any) -> Codes:
         """DequantizeLinear: the same integers, now with what they mean."""
         graph, name = self._graph, node.input[0]
-        producer = graph.producer(name)
-        stored = producer.input[0] if producer is not None and producer.op_type == "Cast" else name
         scale, zero_point = graph.array(node, 1), graph.array(node, 2)
         assert scale is not None
         zero_point = np.zeros(1, np.int64) if zero_point is None else zero_point.astype(np.int64)
-        if stored in graph.arrays:
-            values = graph.arrays[stored].astype(np.int64)
+        values = self._stored(name)
+        if values is not None:
             axis = int(attributes(node).get("axis", 1)) % max(values.ndim, 1)
             return Codes(values, scale.astype(np.float32), zero_point, axis)
         return Codes(self.codes[name].values, scale.astype(np.float32), zero_point)
+
+    def _stored(self, name: str) -> np.ndarray | None:
+        """A stored tensor, int64: as it is, cast from 4 bits, or looked up in a codebook."""
+        graph = self._graph
+        if name in graph.arrays:
+            return graph.arrays[name].astype(np.int64)
+        producer = graph.producer(name)
+        if producer is None or producer.op_type not in ("Cast", "Gather"):
+            return None
+        if producer.op_type == "Cast":
+            return self._stored(producer.input[0])
+        book, indices = (self._stored(operand) for operand in producer.input)
+        return None if book is None or indices is None else book[indices]
 
     def _target(self, node: Any) -> tuple[Any, float, int, tuple[int, int]]:
         """The QuantizeLinear behind an operator: (node, scale, zero point, limits)."""

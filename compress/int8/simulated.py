@@ -11,7 +11,7 @@ passes gradients through (straight-through), saturation stops them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import numpy as np
@@ -36,12 +36,18 @@ class SimulatedNetwork(nn.Module):
     """A QDQ model as a module: standardised windows (B, 1, mels, frames) -> logits (B, classes).
 
     In training mode the ranges of activations move for the first ``range_steps`` calls. The
-    weights named in ``narrow`` get 4 bits instead of 8 (see compress.int8.narrow). Raises
+    weights named in ``narrow`` get 4 bits instead of 8 (see compress.int8.narrow), those in
+    ``shared`` take the values of a table of codes each (see compress.int8.clustered.tables). Raises
     InputError for an operator that cannot be simulated, with its name.
     """
 
     def __init__(
-        self, prepared: Prepared, model: Any, range_steps: int = 0, narrow: Collection[str] = ()
+        self,
+        prepared: Prepared,
+        model: Any,
+        range_steps: int = 0,
+        narrow: Collection[str] = (),
+        shared: Mapping[str, np.ndarray] | None = None,
     ) -> None:
         super().__init__()
         self._graph = EditableGraph(model)
@@ -64,6 +70,10 @@ class SimulatedNetwork(nn.Module):
         self._stored = _stored_tensors(self._graph)
         self._add_weights(prepared)
         self._narrow = set(narrow)
+        self._shared = set(shared or ())
+        for name, table in (shared or {}).items():
+            values = torch.from_numpy(table.astype(np.float32))
+            self.register_buffer(f"table{self._key(name)}", values, persistent=False)
         self._add_clips()
         self._add_ranges(prepared)
 
@@ -187,6 +197,13 @@ class SimulatedNetwork(nn.Module):
         scale = self._weight_scale(node)
         zeros = torch.zeros_like(scale, dtype=torch.int32)
         most = self._most(name)
+        if name in self._shared:
+            shape = [1] * value.ndim
+            shape[axis] = -1
+            steps = scale.reshape(shape)
+            codes = (value / steps).round().clamp(-most, most).long() + 128
+            shared = self.get_buffer(f"table{self._key(name)}")[codes] * steps
+            return value + (shared - value).detach()
         return torch.fake_quantize_per_channel_affine(value, scale, zeros, axis, -most, most)
 
     def _axis(self, node: Any) -> int:

@@ -25,6 +25,7 @@ from compress.continuing import (
     transfer_of,
 )
 from compress.errors import InputError
+from compress.int8.clustered import tables
 from compress.int8.layers import logits_of_model
 from compress.int8.narrow import narrow_weights
 from compress.int8.prepare import Prepared
@@ -67,8 +68,11 @@ def plan_tuning(parent: Parent, config: QuantizeConfig, seed: int) -> TuningPlan
         material = build_material(session, recipe, transfer)
         task = task_of(session, distillation, recipe, material)
         narrow = narrow_weights(prepared, model) if config.weight_bits == "4" else ()
+        shared = {}
+        if config.clusters:
+            shared = tables(model, narrow_weights(prepared, model), config.clusters)
         steps = recipe.epochs * material.steps(recipe.batch_size_at(0))
-        network = SimulatedNetwork(prepared, model, steps // 2, narrow)
+        network = SimulatedNetwork(prepared, model, steps // 2, narrow, shared)
         return _fine_tune(session, recipe, task, material, network, folder, run.name)
 
     return TuningPlan(settings, teachers, tune)

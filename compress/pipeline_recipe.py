@@ -1,0 +1,409 @@
+"""A pipeline as a TOML file: which stages in which order, and the options of each.
+
+    stages = ["teach", "distill", "prune", "finetune", "quantize", "report"]
+    seeds = [0]
+    data = "scenes:1500"            any data option of the commands
+
+    [distill]                       any option of that command
+    student = "dsc50"
+
+:func:`load` checks the file as a whole, :func:`steps` gives the commands to run: each with its
+options and the folder that it writes. A folder's name carries a digest of everything before it, so
+that a changed recipe makes new runs and leaves the others alone.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import itertools
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from compress import runs
+from compress.config import (
+    DataOptions,
+    DistillConfig,
+    ExportConfig,
+    PipelineConfig,
+    PruneConfig,
+    QuantizeConfig,
+    ReportConfig,
+    TeachConfig,
+    build,
+    nearest,
+    read_toml,
+)
+from compress.errors import InputError
+from compress.runs import Run
+
+FOLDER = Path(__file__).parent / "recipes" / "pipelines"
+_DATA_KEYS = ("data", "data_seed", "classes", "reference", "strict")
+_KEYS = ("stages", "seeds", "folds", *_DATA_KEYS)
+_SET_ALWAYS = (  # by the pipeline, for every stage
+    *(spec.name for spec in dataclasses.fields(DataOptions)),
+    "runs", "out", "force", "device", "devices", "nodes", "threads", "run", "weights",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One stage: the command that it runs, with the dataclass of its options.
+
+    several: an option that may list several values, for each of which the command runs once.
+    defaults: what differs from the command's own.
+    """
+
+    module: str
+    options: type
+    sentence: str
+    several: str = ""
+    defaults: Mapping[str, Any] = field(default_factory=dict)
+
+    def command(self) -> Any:
+        """The command's module, with ``run`` and perhaps ``check_options``."""
+        return importlib.import_module(self.module)
+
+
+# In the only order in which they make sense.
+STAGES: dict[str, Stage] = {
+    "teach": Stage("compress.teach", TeachConfig, "train the teachers", several="teacher"),
+    "distill": Stage("compress.distill", DistillConfig, "train a student under them"),
+    "prune": Stage("compress.prune", PruneConfig, "take channels out of it"),
+    "finetune": Stage(
+        "compress.distill",
+        DistillConfig,
+        "train what is left of it on",
+        defaults={"recipe": "finetune"},
+    ),
+    "quantize": Stage("compress.quantize", QuantizeConfig, "make an int8 file of it"),
+    "export": Stage(
+        "compress.export", ExportConfig, "write it for a device", several="format"
+    ),
+    "report": Stage("compress.report", ReportConfig, "tabulate and draw all of them"),
+}
+
+
+@dataclass(frozen=True)
+class PipelineRecipe:
+    """A checked recipe. tables: stage -> its options as written."""
+
+    name: str
+    stages: tuple[str, ...]
+    seeds: tuple[int, ...]
+    folds: tuple[int | None, ...]
+    data: Mapping[str, Any]
+    tables: Mapping[str, Mapping[str, Any]]
+
+
+@dataclass(frozen=True)
+class Step:
+    """One run of one command. ``folder``: the run folder (or the report's) that it writes."""
+
+    stage: str
+    config: Any
+    folder: Path
+    seed: int
+    fold: int | None
+
+    @property
+    def title(self) -> str:
+        fold = f", fold {self.fold}" if self.fold is not None else ""
+        return f"{self.stage} (seed {self.seed}{fold})"
+
+
+def names() -> list[str]:
+    return sorted(path.stem for path in FOLDER.glob("*.toml"))
+
+
+def load(options: PipelineConfig) -> PipelineRecipe:
+    """The recipe with what the command line changes; raises InputError with every fault at once."""
+    path = _path(options.recipe)
+    content = {key.replace("-", "_"): value for key, value in read_toml(path).items()}
+    faults: list[str] = []
+    tables = {
+        key: value for key, value in content.items() if isinstance(value, dict) or key in STAGES
+    }
+    stages = _stages(content.get("stages"), options, faults)
+    for key in content:
+        if key not in tables and key not in _KEYS:
+            faults.append(f"unknown key {key!r}{nearest(key, [*_KEYS, *STAGES])}")
+    tables = _tables(tables, content.get("stages"), faults)
+    data = {key: content[key] for key in _DATA_KEYS if key in content}
+    given = {key: getattr(options, key) for key in _DATA_KEYS}
+    data |= {key: value for key, value in given.items() if value is not None and value is not False}
+    _check_data(data, faults)
+    seeds = _numbers("seeds", options.seeds or content.get("seeds", [0]), 0, faults)
+    folds = _numbers("folds", options.fold or content.get("folds", []), 1, faults)
+    if options.run is None and options.from_stage is not None and options.from_stage not in stages:
+        faults.append(
+            f"--from {options.from_stage}: no stage of this recipe"
+            f"{nearest(options.from_stage, stages)} (its stages: {', '.join(stages)})"
+        )
+    recipe = PipelineRecipe(path.stem, stages, seeds, tuple(folds) or (None,), data, tables)
+    if not faults:
+        faults += _command_faults(recipe, options)
+    if faults:
+        raise InputError(f"{path}: " + "; ".join(dict.fromkeys(faults)))
+    return recipe
+
+
+def _path(name: str) -> Path:
+    """A TOML file as given, else the shipped recipe of that name."""
+    if name.endswith(".toml"):
+        return Path(name)
+    path = FOLDER / f"{name}.toml"
+    if not path.is_file():
+        raise InputError(
+            f"unknown pipeline {name!r}{nearest(name, names())} "
+            f"(known: {', '.join(names())}; or a path to a .toml file)"
+        )
+    return path
+
+
+# --- faults --------------------------------------------------------------------------------------
+
+
+def _stages(value: Any, options: PipelineConfig, faults: list[str]) -> tuple[str, ...]:
+    """The stages to plan; names, order and what each needs are checked."""
+    if not isinstance(value, list) or not value or not all(isinstance(v, str) for v in value):
+        faults.append(f"stages must list the stages in order, of {', '.join(STAGES)}")
+        return ()
+    for name in value:
+        if name not in STAGES:
+            faults.append(
+                f"unknown stage {name!r}{nearest(name, STAGES)} (known: {', '.join(STAGES)})"
+            )
+    known = [name for name in value if name in STAGES]
+    order = list(STAGES)
+    for earlier, later in itertools.pairwise(known):
+        if earlier == later:
+            faults.append(f"stage {earlier!r} stands twice")
+        elif order.index(later) < order.index(earlier):
+            faults.append(f"contradictory order: {later!r} stands behind {earlier!r}")
+    start = options.run is not None
+    first = next((n for n in known if n in ("prune", "finetune", "quantize", "export")), None)
+    if first and "distill" not in known and not start:
+        faults.append(f"{first!r} needs a student: add 'distill' before it, or give --run RUN")
+    if "finetune" in known and "prune" not in known and not start:
+        faults.append("'finetune' trains what pruning left: add 'prune' before it")
+    if options.until is not None and options.until not in known:
+        faults.append(f"--until {options.until}: no stage of this recipe"
+                      f"{nearest(options.until, known)}")  # fmt: skip
+    if start and options.from_stage is None:
+        faults.append("--run: say with --from which stage starts from it")
+    if start and options.from_stage in ("teach", "distill", "report"):
+        faults.append(f"--run: the stage {options.from_stage!r} starts from no student")
+    ends = (options.from_stage, options.until)
+    if all(name in order for name in ends) and order.index(ends[0]) > order.index(ends[1]):
+        faults.append(f"--from {ends[0]} stands behind --until {ends[1]}")
+    return tuple(dict.fromkeys(known))
+
+
+def _tables(
+    tables: Mapping[str, Any], stages: Any, faults: list[str]
+) -> dict[str, Mapping[str, Any]]:
+    """Stage -> options; unknown options are found when the commands' own classes are built."""
+    found: dict[str, Mapping[str, Any]] = {}
+    for name, table in tables.items():
+        if name not in STAGES:
+            faults.append(f"unknown stage [{name}]{nearest(name, STAGES)}")
+        elif not isinstance(table, dict):
+            faults.append(f"{name} must be a table; write [{name}]")
+        else:
+            if isinstance(stages, list) and name not in stages:
+                faults.append(f"[{name}] has options, but {name!r} is not in stages")
+            found[name] = {key.replace("-", "_"): value for key, value in table.items()}
+    return found
+
+
+def _check_data(data: Mapping[str, Any], faults: list[str]) -> None:
+    if "data" not in data:
+        faults.append("data: which data set is not said; give --data PATH")
+    try:
+        build(DataOptions, dict(data), source="data")
+    except InputError as error:
+        faults.append(str(error))
+
+
+def _numbers(name: str, value: Any, least: int, faults: list[str]) -> tuple[int, ...]:
+    """Whole numbers from a list, one number, or text such as '0,1,2'; each once."""
+    entries = value.split(",") if isinstance(value, str) else value
+    entries = entries if isinstance(entries, list) else [entries]
+    numbers = []
+    for entry in entries:
+        text = str(entry).strip()
+        if isinstance(entry, bool) or not text.isdecimal() or int(text) < least:
+            faults.append(f"{name}: {entry!r} is not a whole number of at least {least}")
+        else:
+            numbers.append(int(text))
+    if name == "seeds" and not entries:
+        faults.append("seeds: the list is empty")
+    return tuple(dict.fromkeys(numbers))
+
+
+def _command_faults(recipe: PipelineRecipe, options: PipelineConfig) -> list[str]:
+    """What the commands themselves say of their options, before any of them reads anything."""
+    faults = []
+    first = (recipe.seeds[0], recipe.folds[0])
+    for stage in recipe.stages:
+        table = recipe.tables.get(stage, {})
+        own = [key for key in table if key in _SET_ALWAYS or _is_ours(recipe, stage, key)]
+        if own:
+            listed = ", ".join(own)
+            faults.append(f"[{stage}] {listed}: the pipeline sets this itself")
+    if faults:
+        return faults
+    for stage in recipe.stages:
+        try:
+            for step in _steps_of(recipe, stage, options, *first, _no_chain()):
+                check = getattr(STAGES[stage].command(), "check_options", None)
+                if check is not None:
+                    check(step.config)
+        except InputError as error:
+            text = str(error)
+            faults.append(text if text.startswith(f"[{stage}]") else f"[{stage}] {text}")
+    return faults
+
+
+def _is_ours(recipe: PipelineRecipe, stage: str, key: str) -> bool:
+    if key == "teacher":
+        return stage in ("distill", "finetune") and "teach" in recipe.stages
+    return key == "student" and stage == "finetune"
+
+
+# --- the plan ------------------------------------------------------------------------------------
+
+
+@dataclass
+class _Chain:
+    """What a stage starts from: folders of the stages before it, and their digests."""
+
+    digest: str = ""
+    teachers: tuple[str, ...] = ()
+    student: str = ""
+    run: Path | None = None
+
+
+def _no_chain() -> _Chain:
+    """Stands for finished stages while options are checked."""
+    return _Chain(run=Path("run"), student="dsc500", teachers=("./teacher",))
+
+
+def steps(recipe: PipelineRecipe, options: PipelineConfig) -> list[Step]:
+    """Every command of the recipe, seed by seed and fold by fold; the report once, at the end."""
+    start = _start(options.run) if options.run is not None else None
+    planned: list[Step] = []
+    for fold, seed in itertools.product(recipe.folds, recipe.seeds):
+        chain = dataclasses.replace(start) if start else _Chain()
+        for stage in recipe.stages:
+            if stage == "report" or (start and _before(stage, options.from_stage)):
+                continue
+            made = _steps_of(recipe, stage, options, seed, fold, chain)
+            planned += [step for step in made if step.folder not in {s.folder for s in planned}]
+            _follow(recipe, chain, stage, made)
+    if "report" in recipe.stages:
+        planned += _steps_of(recipe, "report", options, recipe.seeds[0], None, _Chain())
+    return planned
+
+
+def _before(stage: str, first: str | None) -> bool:
+    order = list(STAGES)
+    return first in STAGES and order.index(stage) < order.index(str(first))
+
+
+def _start(folder: Path) -> _Chain:
+    """A chain that begins with a run folder from elsewhere, under that run's own teachers."""
+    run: Run = runs.open_run(folder)
+    run.check_unchanged()
+    teachers = tuple(str(entry["folder"]) for entry in run.manifest.get("teachers") or [])
+    return _Chain(run.model_hash(), teachers, run.name, folder)
+
+
+def _steps_of(
+    recipe: PipelineRecipe,
+    stage: str,
+    options: PipelineConfig,
+    seed: int,
+    fold: int | None,
+    chain: _Chain,
+) -> list[Step]:
+    row = STAGES[stage]
+    table = {**row.defaults, **recipe.tables.get(stage, {})}
+    seed = table.pop("seed", seed)
+    variants: Sequence[Any] = [None]
+    if row.several and isinstance(table.get(row.several), list):
+        variants = table.pop(row.several)
+        if not variants:
+            raise InputError(f"[{stage}] {row.several}: the list is empty")
+    found = []
+    for variant in variants:
+        own = table if variant is None else table | {row.several: variant}
+        key = runs.digest([stage, own, seed, fold, dict(recipe.data), chain.digest])
+        parts = [stage, *([runs.slug(str(variant))] if len(variants) > 1 else []), f"s{seed}"]
+        parts += [f"fold{fold}"] if fold is not None else []
+        root = options.runs / recipe.name
+        folder = root / "report" if stage == "report" else root / "-".join([*parts, key[:6]])
+        values = {**own, **_ours(recipe, stage, options, seed, fold, chain), "out": folder}
+        values["runs"] = root
+        known = {spec.name for spec in dataclasses.fields(row.options)}
+        values = {key: value for key, value in values.items() if key in known or key in own}
+        config = build(row.options, values, source=f"[{stage}]")
+        found.append(Step(stage, config, folder, seed, fold))
+    return found
+
+
+def _ours(
+    recipe: PipelineRecipe,
+    stage: str,
+    options: PipelineConfig,
+    seed: int,
+    fold: int | None,
+    chain: _Chain,
+) -> dict[str, Any]:
+    """The options that the pipeline sets, as far as the stage's command has them."""
+    values: dict[str, Any] = {
+        "seed": seed,
+        "device": options.device,
+        "threads": options.threads,
+        "force": options.force,
+        "cache": options.cache,
+        "workers": options.workers,
+    }
+    if stage in ("teach", "distill", "finetune"):
+        values |= {**recipe.data, "fold": fold}
+    if stage in ("prune", "quantize", "export"):
+        values["run"] = chain.run
+    if stage == "distill" and "teach" in recipe.stages:
+        values["teacher"] = list(chain.teachers)
+    if stage == "finetune":
+        values |= {"student": chain.student, "weights": chain.run}
+        if chain.teachers:
+            values["teacher"] = list(chain.teachers)
+        else:
+            values["without_teacher"] = True
+    return values
+
+
+def _follow(recipe: PipelineRecipe, chain: _Chain, stage: str, made: Iterable[Step]) -> None:
+    """Move the chain behind a stage."""
+    made = list(made)
+    chain.digest = runs.digest([chain.digest, [step.folder.name for step in made]])
+    if stage == "teach":
+        chain.teachers = tuple(_as_folder(step.folder) for step in made)
+        return
+    if stage == "export":
+        return
+    config = made[0].config
+    chain.run = made[0].folder
+    if stage == "distill":
+        chain.student = config.student
+        chain.teachers = () if config.without_teacher else tuple(config.teacher)
+
+
+def _as_folder(path: Path) -> str:
+    """A path that no command takes for the name of a network."""
+    text = str(path)
+    return text if "/" in text else f"./{text}"

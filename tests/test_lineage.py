@@ -1,0 +1,123 @@
+"""Which run was made of which, as a tree of text and as a drawing."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+import run_folders
+
+from compress import budgets, cli, report, runs
+from compress.config import ReportConfig
+from reports import lineage, tables
+from reports.records import Entry, Origin, Record
+
+
+def made_of(folder: Path, parent: Path | None = None, teachers: tuple[Path, ...] = ()) -> Path:
+    """Give a fabricated run its weights, and references to what it was made of."""
+    (folder / runs.WEIGHTS).write_text(f"weights of {folder.name}")
+    manifest = json.loads((folder / runs.MANIFEST).read_text())
+    digest = runs.sha256_file(folder / runs.WEIGHTS)
+    manifest["artefacts"] = {runs.WEIGHTS: digest}
+    manifest["parent"] = parent and _reference(parent)
+    manifest["teachers"] = [_reference(teacher) for teacher in teachers]
+    (folder / runs.MANIFEST).write_text(json.dumps(manifest))
+    return folder
+
+
+def _reference(folder: Path) -> dict[str, str]:
+    name = json.loads((folder / runs.MANIFEST).read_text())["name"]
+    return {
+        "folder": str(folder),
+        "name": name,
+        "weights_sha256": runs.sha256_file(folder / runs.WEIGHTS),
+    }
+
+
+@pytest.fixture
+def family(tmp_path: Path) -> Path:
+    """Two teachers, a student of both, pruned under one of them; a twin without any."""
+    root = tmp_path / "runs"
+    make = run_folders.make
+    first = made_of(make(root, "t1", name="resnet18", stage="teach", accuracy=0.95))
+    second = made_of(make(root, "t2", name="resnet34", stage="teach", accuracy=0.96))
+    student = made_of(make(root, "s", name="dsc50"), None, (first, second))
+    made_of(make(root, "p", name="dsc50", stage="prune", accuracy=0.9), student, (first,))
+    made_of(make(root, "w", name="twin", stage="train", accuracy=0.9))
+    return root
+
+
+def tree(root: Path) -> list[str]:
+    entries, _ = report.gather(root, budgets.Budgets())
+    return lineage.text_tree(entries)
+
+
+def test_a_run_stands_below_what_it_was_made_of(family: Path) -> None:
+    lines = [line.partition(":")[0] for line in tree(family)]
+    assert lines == [
+        "teach resnet18",
+        "└─ distill dsc50",
+        "   └─ prune dsc50",
+        "teach resnet34",
+        "train twin",
+    ]
+    assert "taught by resnet34" in tree(family)[1] and "taught by" not in tree(family)[2]
+
+
+def test_a_moved_folder_is_found_by_its_hash_and_a_changed_one_is_not(family: Path) -> None:
+    (family / "s").rename(family / "moved")
+    assert [line.partition(":")[0] for line in tree(family)][2] == "   └─ prune dsc50"
+    made_of(family / "moved", None, ())
+    manifest = json.loads((family / "moved" / runs.MANIFEST).read_text())
+    manifest["artefacts"][runs.WEIGHTS] = "0" * 64
+    (family / "moved" / runs.MANIFEST).write_text(json.dumps(manifest))
+    (pruned,) = [line for line in tree(family) if "prune" in line]
+    assert "made of what is not here: parent dsc50" in pruned
+
+
+def test_the_page_draws_a_box_for_each_run_and_a_line_for_each_origin(
+    family: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(ReportConfig, report.run, "", ["--runs", str(family)]) == 0
+    assert "└─ distill dsc50: 92.0 %" in capsys.readouterr().out
+    assert "    └─ distill dsc50" in (family / "report" / "report.md").read_text()
+    page = (family / "report" / "report.html").read_text()
+    start = page.index("<svg", page.index("What was made of what"))
+    svg = ElementTree.fromstring(page[start : page.index("</svg>", start) + 6])
+    kinds = [part.get("class") for part in svg]
+    assert kinds.count("run") == 5
+    # the first teacher's line, the second one's, and the solid one to the pruned run
+    assert kinds.count("lineage taught") == 2 and kinds.count("lineage") == 1
+
+
+def test_without_origins_there_is_no_tree(tmp_path: Path) -> None:
+    run_folders.make(tmp_path, "a")
+    assert tree(tmp_path) == []
+
+
+def test_manifests_that_name_each_other_end_somewhere() -> None:
+    def entry(run: str, parent: str) -> Entry:
+        return Entry(Record(run, "prune"), run=run, origins=(Origin("parent", parent, parent),))
+
+    rows = lineage.branches([entry("a", "b"), entry("b", "a"), entry("c", "c")])
+    assert sorted(row.entry.run for row in rows) == ["a", "b", "c"]
+    assert lineage.drawing([entry("a", "b"), entry("b", "a")])
+
+
+def test_memory_on_the_chip_stands_on_the_page(tmp_path: Path) -> None:
+    """A run that was measured before flash was counted gets it from its file."""
+    import model_files
+
+    folder = run_folders.make(tmp_path, "q", stage="quantize")
+    path = model_files.quantised(folder / "model.onnx", 8)
+    metrics = json.loads((folder / runs.METRICS).read_text())
+    metrics["sha256"] = runs.sha256_file(path)
+    (folder / runs.METRICS).write_text(json.dumps(metrics))
+    assert cli.main(ReportConfig, report.run, "", ["--runs", str(tmp_path)]) == 0
+    (record,) = json.loads((tmp_path / "report" / "report.json").read_text())
+    assert record["flash_bytes"] == 329 and record["peak_layer"]
+    page = (tmp_path / "report" / "report.html").read_text()
+    assert "int8 dsc500: flash 329 B, peak RAM" in (tmp_path / "report" / "report.md").read_text()
+    assert "flash 329 B" in page and tables.size(record["peak_activation_bytes"]) in page

@@ -1,0 +1,249 @@
+"""python -m compress.pipeline on small data: the whole chain, its middle, and bad recipes."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from compress import cli, fit, pipeline, pipeline_recipe, runs
+from compress.config import PipelineConfig
+from compress.errors import InputError
+
+TOY = """
+stages = ["teach", "distill", "prune", "finetune", "quantize", "report"]
+
+[teach]
+teacher = "test_resnet"
+epochs = 1
+[distill]
+student = "audiobot50"
+epochs = 2
+batch_size = 32
+[prune]
+params = 30_000
+steps = 1
+epochs = 1
+[finetune]
+epochs = 1
+[quantize]
+samples = 32
+"""
+
+
+def piped(*arguments: object) -> int:
+    given = [*map(str, arguments), "--workers", "1", "--threads", "1"]
+    return cli.main(PipelineConfig, pipeline.run, "", given)
+
+
+class Killed(BaseException):
+    pass
+
+
+@pytest.fixture(scope="module")
+def whole(npy_data, tmp_path_factory):
+    """(recipe file, folder of runs) after one pass without interruption."""
+    root = tmp_path_factory.mktemp("pipeline")
+    os.environ["COMPRESS_CACHE"] = str(tmp_path_factory.getbasetemp() / "cache")
+    recipe = root / "toy.toml"
+    recipe.write_text(TOY)
+    assert piped(recipe, "--data", npy_data, "--runs", root / "runs") == 0
+    return recipe, root / "runs"
+
+
+def final(root: Path) -> str:
+    (folder,) = (root / "toy").glob("quantize-*")
+    return runs.sha256_file(folder / runs.ONNX)
+
+
+def test_every_stage_leaves_a_run_that_names_its_parent(whole):
+    _, root = whole
+    folders = {p.name.partition("-")[0]: p for p in (root / "toy").iterdir() if p.is_dir()}
+    assert set(folders) == {"teach", "distill", "prune", "finetune", "quantize", "report"}
+    parents = {"prune": "distill", "finetune": "prune", "quantize": "finetune"}
+    for stage, parent in parents.items():
+        manifest = runs.open_run(folders[stage]).manifest
+        assert manifest["parent"]["folder"] == str(folders[parent])
+    tuned = runs.open_run(folders["finetune"])
+    assert tuned.manifest["teachers"][0]["folder"] == str(folders["teach"])
+    assert tuned.metrics()["params"] <= 30_000
+    recorded = json.loads((root / "toy" / "pipeline.json").read_text())["stages"]
+    assert recorded[-1]["sha256"] == final(root)
+    page = (folders["report"] / "report.html").read_text()
+    assert "What was made of what" in page and page.count('class="run"') == 5
+
+
+def test_the_same_command_skips_all_and_the_middle_can_be_entered(whole, npy_data, capsys):
+    recipe, root = whole
+    before = final(root)
+    options = (recipe, "--data", npy_data, "--runs", root)
+    assert piped(*options, "--until", "distill") == 0
+    out = capsys.readouterr().out
+    assert out.count("finished before") == 2 and "--- 2/2 distill" in out
+    assert piped(*options, "--from", "quantize", "--until", "quantize") == 0
+    out = capsys.readouterr().out
+    assert "finished before" in out and "teach (seed 0):" not in out
+    lines = out.splitlines()
+    rows = [line for line in lines if "(seed 0)" in line and not line.startswith("---")]
+    assert [row.split()[0] for row in rows] == [*pipeline_recipe.STAGES][:5]
+    assert "The final artefact lies in" in lines[-1] and before[:12] in lines[-1]
+    assert final(root) == before
+
+
+def test_a_killed_pipeline_ends_with_the_same_artefact(
+    whole, npy_data, tmp_path, monkeypatch, capsys
+):
+    recipe, root = whole
+    save, saved = fit._save, []
+
+    def save_then_die(path, *arguments):
+        save(path, *arguments)
+        saved.append(path)
+        if "distill-" in str(path):
+            raise Killed
+
+    monkeypatch.setattr(fit, "_SECONDS_BETWEEN_CHECKPOINTS", 0.0)
+    monkeypatch.setattr(fit, "_save", save_then_die)
+    options = (recipe, "--data", npy_data, "--runs", tmp_path)
+    with pytest.raises(Killed):
+        piped(*options)
+    monkeypatch.undo()
+    assert not runs.open_run(saved[-1].parent).complete
+    monkeypatch.setenv("COMPRESS_CACHE", str(root.parents[1] / "cache"))
+    assert piped(*options) == 0
+    assert "teacher   test_resnet: finished before" in capsys.readouterr().out
+    assert final(tmp_path) == final(root)
+
+
+def test_stages_before_from_must_be_finished(whole, npy_data, tmp_path, capsys):
+    recipe, _ = whole
+    assert piped(recipe, "--data", npy_data, "--runs", tmp_path, "--from", "prune") == 2
+    error = capsys.readouterr().err
+    assert "teach (seed 0)" in error and "has not been run" in error and "--run RUN" in error
+
+
+def test_a_run_from_elsewhere_is_a_start(whole, npy_data, finished_run, tmp_path, capsys):
+    recipe, _ = whole
+    options = (recipe, "--data", npy_data, "--runs", tmp_path, "--run", finished_run)
+    assert piped(*options, "--from", "quantize", "--until", "quantize") == 0
+    (folder,) = (tmp_path / "toy").glob("quantize-*")
+    assert runs.open_run(folder).manifest["parent"]["folder"] == str(finished_run)
+    assert piped(*options) == 2
+    assert "--from" in capsys.readouterr().err
+
+
+def test_every_fault_of_a_recipe_is_said_at_once(tmp_path, capsys):
+    recipe = tmp_path / "bad.toml"
+    recipe.write_text(
+        'stages = ["teach", "quantise", "prune", "distill", "distill"]\nseed = 3\n'
+        "[export]\n[distil]\nepochs = 3\n[prune]\nparms = 3\n"
+    )
+    assert piped(recipe, "--runs", tmp_path / "runs", "--until", "exprot") == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1 and str(recipe) in error
+    for words in (
+        "unknown stage 'quantise'; did you mean quantize?",
+        "contradictory order: 'distill' stands behind 'prune'",
+        "'distill' stands twice",
+        "unknown key 'seed'; did you mean seeds",
+        "unknown stage [distil]; did you mean distill",
+        "[export] has options, but 'export' is not in stages",
+        "give --data PATH",
+        "--until exprot",
+    ):
+        assert words in error
+    assert not (tmp_path / "runs").exists()
+
+
+def test_the_commands_own_faults_are_said_at_once_too(tmp_path, capsys):
+    recipe = tmp_path / "bad.toml"
+    recipe.write_text(
+        'stages = ["teach", "distill", "prune", "quantize"]\ndata = "scenes:100"\n'
+        '[teach]\nteacher = "resnet19"\n[distill]\nstudent = "dsc5000"\nepochz = 2\n'
+        "[prune]\nsteps = 2\n[quantize]\nqat = true\nauto = true\n"
+    )
+    assert piped(recipe, "--runs", tmp_path / "runs") == 2
+    error = capsys.readouterr().err
+    for words in ("resnet18", "unknown option 'epochz'; did you mean",
+                  "[prune] give one target", "--qat and --auto exclude"):  # fmt: skip
+        assert words in error
+    recipe.write_text('stages = ["distill"]\ndata = "scenes:100"\n[distill]\nfold = 2\nseed = 1\n')
+    assert piped(recipe, "--runs", tmp_path / "runs") == 2
+    assert "[distill] fold: the pipeline sets this itself" in capsys.readouterr().err
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["quik"], ["unknown pipeline 'quik'", "quick"]),
+        (["none.toml"], ["no such file"]),
+        (["quick", "--from", "prune", "--until", "teach"], ["stands behind"]),
+        (["quick", "--seeds", "0,x"], ["'x' is not a whole number"]),
+        (["esc10"], ["give --data PATH"]),
+        (["quick", "--run", "x", "--from", "distill"], ["starts from no student"]),
+    ],
+)
+def test_bad_options_get_one_line(arguments, words, tmp_path, capsys):
+    assert piped(*arguments, "--runs", tmp_path / "runs") == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ") and error.count("\n") == 1
+    for word in words:
+        assert word in error
+
+
+@pytest.mark.parametrize("name", pipeline_recipe.names())
+def test_shipped_recipes_are_sound(name, tmp_path):
+    options = PipelineConfig(recipe=name, data="scenes:100", runs=tmp_path)
+    recipe = pipeline_recipe.load(options)
+    planned = pipeline_recipe.steps(recipe, options)
+    folds = len(recipe.folds)
+    assert len(planned) == folds * (len(recipe.stages) - 1) + 1
+    assert len({step.folder for step in planned}) == len(planned)
+    assert planned[-1].stage == "report"
+
+
+def test_seeds_and_teachers_make_runs_of_their_own(tmp_path):
+    """A teacher with a seed of its own serves all seeds; several teachers are an ensemble."""
+    path = tmp_path / "p.toml"
+    path.write_text(
+        'stages = ["teach", "distill"]\ndata = "scenes:100"\n'
+        '[teach]\nteacher = ["test_resnet", "resnet10t"]\nseed = 7\n[distill]\nstudent = "dsc50"\n'
+    )
+    options = PipelineConfig(recipe=str(path), seeds="0,1,2", runs=tmp_path / "runs")
+    planned = pipeline_recipe.steps(pipeline_recipe.load(options), options)
+    assert [step.stage for step in planned] == ["teach", "teach", *["distill"] * 3]
+    teachers = tuple(str(step.folder) for step in planned[:2])
+    assert all(step.config.teacher == teachers for step in planned[2:])
+    assert [step.config.seed for step in planned] == [7, 7, 0, 1, 2]
+    # another option of the teacher is another chain
+    path.write_text(path.read_text().replace("seed = 7", "seed = 7\nepochs = 3"))
+    changed = pipeline_recipe.steps(pipeline_recipe.load(options), options)
+    assert not {s.folder for s in changed} & {s.folder for s in planned}
+
+
+def test_the_command_line_goes_before_the_recipe(tmp_path):
+    path = tmp_path / "p.toml"
+    path.write_text('stages = ["distill"]\ndata = "scenes:100"\ndata_seed = 3\nfolds = [1, 2]\n')
+    options = PipelineConfig(recipe=str(path), data="elsewhere", data_seed=0, fold=2, seeds="4")
+    (step,) = pipeline_recipe.steps(pipeline_recipe.load(options), options)
+    config = step.config
+    assert (config.data, config.data_seed, config.fold, config.seed) == ("elsewhere", 0, 2, 4)
+
+
+def test_an_export_stage_takes_what_the_registry_lists(tmp_path, monkeypatch):
+    from compress import registry
+
+    path = tmp_path / "p.toml"
+    text = 'stages = ["distill", "quantize", "export"]\ndata = "scenes:100"\n'
+    path.write_text(text + '[distill]\nstudent = "dsc50"\n[export]\nformat = "made-up"\n')
+    options = PipelineConfig(recipe=str(path), runs=tmp_path / "runs")
+    with pytest.raises(InputError, match="unknown format 'made-up'"):
+        pipeline_recipe.load(options)
+    row = registry.Row("nowhere:none", "", "")
+    monkeypatch.setitem(registry.EXPORTS, "made-up", row)
+    planned = pipeline_recipe.steps(pipeline_recipe.load(options), options)
+    assert planned[-1].config.format == "made-up"
+    assert planned[-1].config.run == planned[-2].folder
