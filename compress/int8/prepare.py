@@ -83,7 +83,7 @@ def prepare(path: Path) -> Prepared:
         _mean_to_pooling(graph, node, ranks)
     for node in [n for n in graph.nodes if n.op_type == "BatchNormalization"]:
         _fold_batch_norm(graph, node, ranks)
-    normalising, standardised, gain, offset = _normalisation(graph)
+    normalising, standardised, gain, offset = normalisation(graph)
     layers = _layers(graph, normalising)
     if not layers:
         listed = ", ".join(sorted({n.op_type for n in graph.nodes})[:8])
@@ -285,7 +285,7 @@ def _to_depthwise(graph: EditableGraph, node: Any, factor: np.ndarray, shift: np
 # --- what the graph is made of -------------------------------------------------------------------
 
 
-def _normalisation(graph: EditableGraph) -> tuple[tuple[str, ...], str, np.ndarray, np.ndarray]:
+def normalisation(graph: EditableGraph) -> tuple[tuple[str, ...], str, np.ndarray, np.ndarray]:
     """(names of the affine nodes on the input, tensor behind them, gain, offset)."""
     tensor = graph.inputs[0]
     gain, offset = np.ones(1), np.zeros(1)
