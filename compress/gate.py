@@ -3,7 +3,7 @@
     python -m compress.gate                     every registered student, every file under runs/
     python -m compress.gate model.onnx folder   these files, and all models in these folders
 
-Figures are counted in the file itself (.onnx, .safetensors, .ckpt), never read from a manifest.
+Figures are counted in the file itself (.onnx, .tflite, .safetensors, .ckpt), not in a manifest.
 Exit code 0: all within the limits; 1: a limit is broken; 2: a file or the limits are unreadable.
 """
 
@@ -192,7 +192,7 @@ def _layer_name(layer: artefacts.Layer) -> str:
 def _reason(summary: artefacts.FileSummary, value: int | None) -> str:
     if value is not None:
         return ""
-    if summary.kind != "onnx":
+    if summary.kind not in ("onnx", "tflite"):
         return f"a {summary.kind} file holds weights only; gate the ONNX file"
     return "; ".join(summary.notes)
 

@@ -169,7 +169,8 @@ class _Conversion:
         if convert is None:
             raise self._unsupported(node, "it has no int8 operator in TFLite")
         readers = self._graph.readers(node.output[0])
-        floats = [name for name in node.input if name and self._is_float(name)]
+        given = node.input[:1] if node.op_type == "Clip" else node.input  # limits may be float
+        floats = [name for name in given if name and self._is_float(name)]
         if floats or len(readers) != 1 or readers[0].op_type != "QuantizeLinear":
             raise InputError(
                 f"{self._path}: operator {node.op_type} in layer {node.name!r} computes in float; "
@@ -461,8 +462,9 @@ class _Conversion:
         limits = []
         for position in (1, 2):
             value = self._graph.array(node, position)
-            if value is None and position < len(node.input) and node.input[position]:
-                codes, meaning = self._meaning(self._reads[node.input[position]])
+            name = node.input[position] if position < len(node.input) else ""
+            if value is None and name in self._reads:
+                codes, meaning = self._meaning(self._reads[name])
                 value = (self._graph.arrays[codes] - meaning.zero_point) * meaning.scale
             limits.append(math.nan if value is None else float(np.ravel(value)[0]))
         if not np.allclose(limits, (0, 6)):
@@ -535,7 +537,8 @@ class _Conversion:
             if axes is None:
                 raise self._unsupported(node, "its axes are not stored")
             shape = list(before)
-            for axis in sorted(int(a) % (len(before) + len(np.ravel(axes))) for a in np.ravel(axes)):
+            added = [int(axis) for axis in np.ravel(axes)]
+            for axis in sorted(axis % (len(before) + len(added)) for axis in added):
                 shape.insert(axis, 1)
             return tuple(shape)
         if operand is None:
