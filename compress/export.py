@@ -16,6 +16,8 @@ def run(config: ExportConfig) -> int:
     if config.run is None:
         raise InputError("--run must be given: the run folder of the model to export")
     row = registry.lookup(registry.EXPORTS, "format", config.format)
+    if config.vela and config.format != "tflite":
+        raise InputError("--vela: is for --format tflite")
 
     from compress import runs
 

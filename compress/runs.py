@@ -105,7 +105,8 @@ def slug(text: str) -> str:
 def versions() -> dict[str, str]:
     """Versions of Python and of the packages that decide the figures."""
     found = {"python": platform.python_version()}
-    for package in ("torch", "timm", "numpy", "onnx", "onnxruntime", "lightning-fabric"):
+    for package in ("torch", "timm", "numpy", "onnx", "onnxruntime", "lightning-fabric",
+                    "ai-edge-litert", "ethos-u-vela"):  # fmt: skip
         with contextlib.suppress(metadata.PackageNotFoundError):
             found[package] = metadata.version(package)
     return found

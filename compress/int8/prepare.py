@@ -83,7 +83,7 @@ def prepare(path: Path) -> Prepared:
         _mean_to_pooling(graph, node, ranks)
     for node in [n for n in graph.nodes if n.op_type == "BatchNormalization"]:
         _fold_batch_norm(graph, node, ranks)
-    normalising, standardised, gain, offset = normalisation(graph)
+    normalising, standardised, gain, offset = _normalisation(graph)
     layers = _layers(graph, normalising)
     if not layers:
         listed = ", ".join(sorted({n.op_type for n in graph.nodes})[:8])
@@ -102,6 +102,19 @@ def prepare(path: Path) -> Prepared:
         offset,
         layers,
     )
+
+
+def ends_of(model: Any, path: Path) -> Prepared:
+    """What ``static.with_coded_ends`` has to know of a file that is quantised already.
+
+    Its layers are left out; raises InputError where it has several inputs or outputs.
+    """
+    graph = EditableGraph(model)
+    if len(graph.inputs) != 1 or len(graph.outputs) != 1:
+        raise InputError(f"{path}: has {len(graph.inputs)} inputs and {len(graph.outputs)} outputs")
+    normalising, standardised, gain, offset = _normalisation(graph)
+    return Prepared(path, model, graph.inputs[0], graph.outputs[0], normalising, standardised,
+                    gain, offset, ())  # fmt: skip
 
 
 def _at_opset(model: Any, path: Path) -> Any:
@@ -285,7 +298,7 @@ def _to_depthwise(graph: EditableGraph, node: Any, factor: np.ndarray, shift: np
 # --- what the graph is made of -------------------------------------------------------------------
 
 
-def normalisation(graph: EditableGraph) -> tuple[tuple[str, ...], str, np.ndarray, np.ndarray]:
+def _normalisation(graph: EditableGraph) -> tuple[tuple[str, ...], str, np.ndarray, np.ndarray]:
     """(names of the affine nodes on the input, tensor behind them, gain, offset)."""
     tensor = graph.inputs[0]
     gain, offset = np.ones(1), np.zeros(1)
