@@ -12,6 +12,7 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 
+from reports import npu
 from reports.records import Entry, Record, Report, Standing, Summary, plain
 
 HEAD = (
@@ -150,7 +151,8 @@ def summary_cells(summary: Summary) -> tuple[str, ...]:
 def warnings_of(report: Report) -> list[str]:
     """Everything that a reader has to know before believing the table, one sentence each."""
     flagged = [f"{entry.run}: {entry.warning}" for entry in report.entries if entry.warning]
-    return [plain(line) for line in (*flagged, *report.notes)]
+    fallen = npu.warnings_of(report.npus)
+    return [plain(line) for line in (*flagged, *fallen, *report.notes)]
 
 
 def _say_synthetic(entry: Entry) -> bool:
@@ -191,6 +193,9 @@ def terminal(
         parts += ["", _aligned(SUMMARY_HEAD, grouped, SUMMARY_NUMERIC, every)]
         if len(report.summaries) > most_rows:
             parts.append(f"... and {len(report.summaries) - most_rows:,} more in report.md")
+    if report.npus:
+        rows = [tuple(map(_shortened, npu.cells(record))) for record in report.npus[:most_rows]]
+        parts += ["", _aligned(npu.HEAD, rows, npu.NUMERIC, list(range(len(npu.HEAD))))]
     notes = warnings_of(report)
     parts += ["", *(f"note: {note}" for note in notes[:most_notes])] if notes else []
     if len(notes) > most_notes:
@@ -211,6 +216,14 @@ def markdown(report: Report) -> str:
         lines += ["", "## Over seeds and folds", ""]
         grouped = [summary_cells(summary) for summary in report.summaries]
         lines += _markdown_table(SUMMARY_HEAD, grouped, SUMMARY_NUMERIC, every)
+    if report.npus:
+        every = list(range(len(npu.HEAD)))
+        lines += ["", f"## {npu.TITLE}", ""]
+        lines += _markdown_table(
+            npu.HEAD, [npu.cells(record) for record in report.npus], npu.NUMERIC, every
+        )
+        told = (*npu.DEFINITIONS, *npu.sources(report.npus))
+        lines += ["", *(f"{escape_markdown(sentence)}  " for sentence in told)]
     notes = warnings_of(report)
     if notes:
         lines += ["", "## Notes", ""] + [f"- {escape_markdown(note)}" for note in notes]
