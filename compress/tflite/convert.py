@@ -58,7 +58,7 @@ class Tensor:
 
 @dataclass(frozen=True)
 class Operator:
-    """kind: name of a builtin operator. options: fields of its options table. -1: no operand."""
+    """kind: name of a builtin operator. options: fields of its options table."""
 
     name: str
     kind: str
@@ -261,10 +261,14 @@ class _Conversion:
             raise self._unsupported(node, f"its weight {name} is not int8 with zero point 0")
         return name, values, Quantisation(quantisation.scale, 0, quantisation.axis % values.ndim)
 
-    def _bias(self, node: Any, source: int, weight: Quantisation) -> int:
-        """The int32 bias, whose scale has to be input x weight; -1 where there is none."""
+    def _bias(self, node: Any, source: int, weight: Quantisation, outputs: int) -> int:
+        """The int32 bias, whose scale has to be input x weight.
+
+        Zeros where there is none: LiteRT's convolutions do not run without one.
+        """
         if len(node.input) < 3 or not node.input[2]:
-            return -1
+            meaning = Quantisation(self._of(source).scale * weight.scale)
+            return self._constant(f"{node.name}.bias", np.zeros(outputs, np.int32), meaning)
         name, found = self._meaning(self._reads[node.input[2]])
         values = self._graph.arrays.get(name)
         expected = self._of(source).scale * weight.scale
@@ -364,7 +368,7 @@ class _Conversion:
             )
         if scales.scale.size > 1 and scales.axis != 0:
             raise self._unsupported(node, "its weight has scales along another axis")
-        bias = self._bias(node, source, scales)
+        bias = self._bias(node, source, scales, outputs)
         windows = self._windows(node, source, kernel)
         source, padding = self._padded(node.name, source, windows)
         options: dict[str, Any] = {
@@ -377,10 +381,6 @@ class _Conversion:
         if depthwise:
             kind, values = "DEPTHWISE_CONV_2D", weight.transpose(1, 2, 3, 0)
             options["depthMultiplier"] = outputs // groups
-            if bias < 0:  # TFLite's kernel, unlike the others, does not run without one
-                zeros = np.zeros(outputs, np.int32)
-                meaning = Quantisation(self._of(source).scale * scales.scale)
-                bias = self._constant(f"{node.name}.bias", zeros, meaning)
             scales = Quantisation(scales.scale, 0, 3)
         else:
             kind, values = "CONV_2D", weight.transpose(0, 2, 3, 1)
@@ -399,8 +399,8 @@ class _Conversion:
         transposed = found.get("transB", 0)  # (outputs, inputs), as TFLite has it
         if scales.scale.size > 1 and scales.axis != (0 if transposed else 1):
             raise self._unsupported(node, "its weight has scales along another axis")
-        bias = self._bias(node, source, scales)
         values = weight if transposed else weight.T
+        bias = self._bias(node, source, scales, len(values))
         stored = self._constant(name, values, Quantisation(scales.scale, 0, 0))
         return self._emit(
             node.name, "FULLY_CONNECTED", (source, stored, bias), (1, len(values)), wanted

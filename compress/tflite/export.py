@@ -278,10 +278,10 @@ def lines_of(parent: Run, written: Run) -> list[str]:
         f"With LiteRT's reference kernels, which round as TFLite Micro does, {_words(found)}",
         f"With its fast kernels, which its latency is of, {_words(fast)}",
     ]
-    extra = found["file_params"] - found["parent"]["file_params"]
-    if extra:
+    added = found["file_params"] - found["parent"]["file_params"]
+    if added:
         lines.append(
-            f"{extra:,} of the weights are zeros: TFLite's depthwise convolution demands a bias."
+            f"{added:,} of the numbers in the file are zero biases, which TFLite demands."
         )
     for estimate in found["vela"]:
         lines += vela.lines(estimate)
