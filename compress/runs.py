@@ -144,6 +144,12 @@ class Run:
                     f"{self.folder}: holds an int8 file, whose weights cannot be trained further; "
                     "give the run that it was made of"
                 )
+            if self.manifest["stage"] == "export" and name in (MODEL, WEIGHTS, ONNX):
+                of = (self.manifest.get("parent") or {}).get("folder")
+                raise InputError(
+                    f"{self.folder}: holds an export, which no other command goes on from; give "
+                    f"the run that it was made of{f', {of}' if of else ''}"
+                )
             raise InputError(
                 f"{self.folder}: this run folder has no {name}; "
                 f"run the command that made it again to finish it"

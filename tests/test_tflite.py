@@ -448,6 +448,8 @@ def test_an_export_measures_its_own_file(exported, int8_run, npy_data):
     assert figures["agreement"]["largest_code_difference"] <= 6
     assert figures["params"] == parent.metrics()["params"]
     assert described["class_names"] == list(run.class_names)
+    with pytest.raises(InputError, match="holds an export"):
+        run.file(run_folders.ONNX)
 
 
 def test_the_closing_lines_say_what_was_measured(exported):
