@@ -526,6 +526,18 @@ class ExportConfig:
 
     run: Path | None = option(None, "run folder of the model to export")
     format: str = option("c", "what to write; each is listed below")
+    vela: tuple[str, ...] = option(
+        (),
+        "Arm NPU that Vela compiles the .tflite file for, to estimate memory and cycles",
+        choices=(
+            "ethos-u55-32", "ethos-u55-64", "ethos-u55-128", "ethos-u55-256", "ethos-u85-128",
+            "ethos-u85-256", "ethos-u85-512", "ethos-u85-1024", "ethos-u85-2048",
+        ),
+    )  # fmt: skip
+    vela_optimise: str = option(
+        "performance", "what Vela compiles for: fewer cycles or less SRAM",
+        choices=("performance", "size"),
+    )  # fmt: skip
     data: str | None = option(
         None, "data set to measure on (default: that of the run, from the cache), as for distill"
     )

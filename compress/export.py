@@ -31,6 +31,8 @@ def check_options(config: ExportConfig) -> registry.Row:
     """The format, before any run is read."""
     if config.run is None:
         raise InputError("--run must be given: the run folder of the model to export")
+    if config.vela and config.format != "tflite":
+        raise InputError("--vela: is for --format tflite")
     return registry.lookup(registry.EXPORTS, "format", config.format)
 
 

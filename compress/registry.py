@@ -81,7 +81,13 @@ LABEL_LOSSES: dict[str, Row] = {
 
 # Each is called with the run and the options of compress.export, and gives the run it wrote and
 # the lines that say what it measured.
-EXPORTS: dict[str, Row] = {}
+EXPORTS: dict[str, Row] = {
+    "tflite": Row(
+        "compress.tflite.export:tflite_run",
+        "int8 .tflite file of an int8 run, for TFLite Micro and Ethos-U NPUs (--vela)",
+        "own writer after the TFLite schema",
+    ),
+}
 
 TIMM_PREFIX = "timm/"
 _TEACHER_BUILDER = Row(

@@ -23,7 +23,8 @@ from compress import artefacts, budgets, cli, registry, runs
 from compress.config import ReportConfig
 from compress.errors import InputError
 from compress.subjects import recorded_latency_ratio
-from reports import html, lineage, records, tables
+from compress.tflite.recorded import npu_records
+from reports import html, lineage, npu, records, tables
 from reports.records import Entry, Origin, Record, Report, Summary
 
 _MOST_CURVE_BYTES = 16 * 2**20
@@ -40,6 +41,8 @@ def run(config: ReportConfig) -> int:
     if not entries:
         entries = registered_students(limits)
         notes.append(f"{config.runs}: no finished run yet; these are the registered students")
+    npus, npu_notes = npu_records(config.runs)
+    notes += npu_notes
     detailed, choice = choose_details(entries, config.details)
     report = Report(
         entries=entries,
@@ -50,9 +53,13 @@ def run(config: ReportConfig) -> int:
         detailed=[with_curves(entry) for entry in detailed],
         detail_choice=choice,
         made=time.strftime("%Y-%m-%d %H:%M"),
+        npus=npus,
     )
     runs.write_text(out / "report.json", records.to_json(e.record for e in report.entries))
     runs.write_text(out / "report.csv", tables.comma_separated(report))
+    if report.npus:
+        runs.write_text(out / "npu.json", npu.to_json(report.npus))
+        runs.write_text(out / "npu.csv", npu.comma_separated(report.npus, tables.escape_csv))
     runs.write_text(out / "report.md", tables.markdown(report))
     runs.write_text(out / "report.html", html.page(report))
     width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
@@ -143,7 +150,7 @@ def _entry(run: runs.Run, metrics: dict[str, Any], limits: budgets.Budgets) -> E
     classes = run.class_names
     record = Record(
         name=run.name,
-        stage=str(run.manifest["stage"]),
+        stage=_stage(run.manifest),
         data=_data_name(run.manifest),
         params=_whole(metrics.get("params")),
         file_params=_whole(metrics.get("file_params")),
@@ -258,6 +265,12 @@ def compare(
         elif any(budgets.FIGURES[figure].breaks(value, limit) for value in known):
             over[figure] = max(abs(value - limit) for value in known)
     return over, False if over else None if unknown else True
+
+
+def _stage(manifest: dict[str, Any]) -> str:
+    """The stage, of an export with its format: one network may be exported in several."""
+    form = manifest.get("format")
+    return f"{manifest['stage']} {form}" if isinstance(form, str) else str(manifest["stage"])
 
 
 def _data_name(manifest: dict[str, Any]) -> str:

@@ -105,7 +105,8 @@ def slug(text: str) -> str:
 def versions() -> dict[str, str]:
     """Versions of Python and of the packages that decide the figures."""
     found = {"python": platform.python_version()}
-    for package in ("torch", "timm", "numpy", "onnx", "onnxruntime", "lightning-fabric"):
+    for package in ("torch", "timm", "numpy", "onnx", "onnxruntime", "lightning-fabric",
+                    "ai-edge-litert", "ethos-u-vela"):  # fmt: skip
         with contextlib.suppress(metadata.PackageNotFoundError):
             found[package] = metadata.version(package)
     return found
@@ -142,6 +143,12 @@ class Run:
                 raise InputError(
                     f"{self.folder}: holds an int8 file, whose weights cannot be trained further; "
                     "give the run that it was made of"
+                )
+            if self.manifest["stage"] == "export" and name in (MODEL, WEIGHTS, ONNX):
+                of = (self.manifest.get("parent") or {}).get("folder")
+                raise InputError(
+                    f"{self.folder}: holds an export, which no other command goes on from; give "
+                    f"the run that it was made of{f', {of}' if of else ''}"
                 )
             raise InputError(
                 f"{self.folder}: this run folder has no {name}; "

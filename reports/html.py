@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from html import escape
 
-from reports import figures, lineage, tables
+from reports import figures, lineage, npu, tables
 from reports.records import Entry, Record, Report, plain, standings
 from reports.style import STYLE
 
@@ -28,6 +28,7 @@ def page(report: Report) -> str:
         _notes(report),
         _table(report),
         _summaries(report),
+        _npus(report),
         *(_scatter(report, data, entries) for data, entries in _by_data(report.measured)),
         _lineage(report),
         _details(report),
@@ -209,6 +210,35 @@ def _summaries(report: Report) -> str:
     )
 
 
+def _npus(report: Report) -> str:
+    """.tflite exports on Arm NPUs, as Vela compiled them; what falls back to the CPU is marked."""
+    if not report.npus:
+        return ""
+    head = "".join(
+        f"<th{' class=n' if i in npu.NUMERIC else ''}>{_text(name)}</th>"
+        for i, name in enumerate(npu.HEAD)
+    )
+    body = []
+    for record in report.npus:
+        row = []
+        for i, cell in enumerate(npu.cells(record)):
+            last = i == len(npu.HEAD) - 1
+            kind = "n" if i in npu.NUMERIC else "wrap no" if last and record.cpu_operators else ""
+            opened = f'<td class="{kind}">' if kind else "<td>"
+            row.append(f"{opened}{_text(cell)}</td>")
+        body.append(f'<tr title="{_text(record.run)}">{"".join(row)}</tr>')
+    told = "".join(
+        f"<li>{_text(line)}</li>" for line in (*npu.DEFINITIONS, *npu.sources(report.npus))
+    )
+    return (
+        f"<h2>{npu.TITLE}</h2><p>.tflite files compiled for Arm Ethos-U by Vela. Bytes are "
+        "those of the compiled network; cycles and rate are Vela's <b>estimates</b>.</p>"
+        f'<div class="scroll" tabindex="0"><table><thead><tr>{head}</tr></thead>'
+        f"<tbody>{''.join(body)}</tbody></table></div>"
+        f"<details><summary>What the figures are</summary><ul>{told}</ul></details>"
+    )
+
+
 def _scatter(report: Report, data: str, entries: list[Entry]) -> str:
     """Accuracy against parameters and against MACs on one data set."""
     drawn = []
@@ -222,8 +252,8 @@ def _scatter(report: Report, data: str, entries: list[Entry]) -> str:
         if drawing:
             line = f", dashed line: the budget of {limit:,}" if limit else ""
             caption = (
-                f"<b>Accuracy against {axis}</b> on {_text(data)}: test accuracy of each file in "
-                f"onnxruntime. {_bars(entries)} Steps: the Pareto front{line}."
+                f"<b>Accuracy against {axis}</b> on {_text(data)}: test accuracy of each "
+                f"file. {_bars(entries)} Steps: the Pareto front{line}."
                 f"{_synthetic(entries)}"
             )
             drawn.append(
@@ -283,7 +313,7 @@ def _card(entry: Entry) -> str:
         (
             figures.confusion(entry),
             "<b>Confusion matrix</b>: rows actual, columns decided, per cent of the row and clips; "
-            f"decisions of the file in onnxruntime on the clips{clips}.",
+            f"decisions of the file on the clips{clips}.",
         ),
         (
             figures.recalls(entry),

@@ -15,7 +15,10 @@ import math
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from reports.npu import NpuRecord
 
 
 @dataclass(frozen=True)
@@ -23,7 +26,7 @@ class Record:
     """One artefact, as written to report.json."""
 
     name: str  # the network, for example dsc500
-    stage: str  # teach, train, distill, prune, quantize; registered: not trained yet
+    stage: str  # teach, train, distill, prune, quantize, export ...; registered: not trained yet
     data: str | None = None  # data set that it was measured on, with the fold
     params: int | None = None  # learnable parameters as trained
     file_params: int | None = None  # weights in the file, batch norm folded where it can be
@@ -110,6 +113,7 @@ class Report:
     detailed: Sequence[Entry] = ()  # entries shown with confusion, recall and curves
     detail_choice: str = ""  # how they were chosen, in words
     made: str = ""  # when
+    npus: Sequence[NpuRecord] = ()  # .tflite exports on Arm NPUs
 
     @property
     def measured(self) -> list[Entry]:

@@ -12,6 +12,7 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 
+from reports import npu
 from reports.records import Entry, Record, Report, Standing, Summary, plain
 
 HEAD = (
@@ -162,7 +163,8 @@ def summary_cells(summary: Summary) -> tuple[str, ...]:
 def warnings_of(report: Report) -> list[str]:
     """Everything that a reader has to know before believing the table, one sentence each."""
     flagged = [f"{entry.run}: {entry.warning}" for entry in report.entries if entry.warning]
-    return [plain(line) for line in (*flagged, *report.notes)]
+    fallen = npu.warnings_of(report.npus)
+    return [plain(line) for line in (*flagged, *fallen, *report.notes)]
 
 
 def _say_synthetic(entry: Entry) -> bool:
@@ -207,6 +209,9 @@ def terminal(
     parts += ["", *memory] if memory else []
     if report.tree:
         parts += ["", *(line if width is None else line[:width] for line in report.tree)]
+    if report.npus:
+        rows = [tuple(map(_shortened, npu.cells(record))) for record in report.npus[:most_rows]]
+        parts += ["", _aligned(npu.HEAD, rows, npu.NUMERIC, list(range(len(npu.HEAD))))]
     notes = warnings_of(report)
     parts += ["", *(f"note: {note}" for note in notes[:most_notes])] if notes else []
     if len(notes) > most_notes:
@@ -233,6 +238,14 @@ def markdown(report: Report) -> str:
         lines += [f"- {escape_markdown(line)}" for line in memory]
     if report.tree:
         lines += ["", "## What was made of what", "", *(f"    {line}" for line in report.tree)]
+    if report.npus:
+        every = list(range(len(npu.HEAD)))
+        lines += ["", f"## {npu.TITLE}", ""]
+        lines += _markdown_table(
+            npu.HEAD, [npu.cells(record) for record in report.npus], npu.NUMERIC, every
+        )
+        told = (*npu.DEFINITIONS, *npu.sources(report.npus))
+        lines += ["", *(f"{escape_markdown(sentence)}  " for sentence in told)]
     notes = warnings_of(report)
     if notes:
         lines += ["", "## Notes", ""] + [f"- {escape_markdown(note)}" for note in notes]
@@ -278,8 +291,8 @@ def comma_separated(report: Report) -> str:
 
 
 DEFINITIONS = (
-    "Accuracy is that of the file, in onnxruntime, per clip of the test split; in brackets its "
-    "95 % interval.",
+    "Accuracy is that of the file (a .tflite file in LiteRT, others in onnxruntime), per clip of "
+    "the test split; in brackets its 95 % interval.",
     "Parameters are learnable ones as trained; in file: weights in the file, batch norm folded.",
     "MACs: multiply-accumulates of convolutions and linear layers, for one window.",
     "Peak RAM: activations alive at once in the order of execution, for one window; below it the "
