@@ -510,6 +510,9 @@ class ExportConfig:
 
     run: Path | None = option(None, "run folder of the model to export")
     format: str = option("c", "what to write; each is listed below")
+    arena_limit: int | None = option(
+        None, "most bytes that all activations may take in C", unit="bytes", least=1
+    )
     data: str | None = option(
         None, "data set to measure on (default: that of the run, from the cache), as for distill"
     )
