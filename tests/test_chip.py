@@ -232,11 +232,9 @@ def test_every_kernel_gives_the_bits_of_the_integers_in_numpy(make, tmp_path):
 
 
 @needs_compiler
-@pytest.mark.parametrize("make", MADE)
+@pytest.mark.parametrize("make", MADE[:-1])  # with large factors, single codes decide
 def test_the_integers_follow_onnxruntime(make, tmp_path):
     """The two arithmetics round differently in single codes, and in no more."""
-    if make is _large_factors:
-        pytest.skip("saturated everywhere: single codes decide")
     net, output = make()
     path = net.save(tmp_path / "int8.onnx", output)
     decibels = np.random.default_rng(0).integers(-20480, 1, (32, 1, *net.shape)) / np.float32(256)
