@@ -458,7 +458,7 @@ def test_a_run_is_exported_measured_and_reported(int8_run, tmp_path, capsys):
     assert found["sha256"] == runs.sha256_file(out / "model.c")
     assert found["bit_exact"] == {"windows": 20, "unequal": 0}
     assert found["peak_activation_bytes"] == 36864 and found["latency_ms"] is None
-    assert found["params"] == 49_733 and found["constants"]["bytes"] > 49_000
+    assert found["compiler"] and found["params"] == 49_733 and found["constants"]["bytes"] > 49_000
     agreement = found["agreement"]
     differing = round((1 - agreement["top1"]) * agreement["windows"])
     assert len(agreement["disagreements"]) == differing

@@ -251,6 +251,7 @@ def _measure(
         "splits": {
             side: metrics.summarise(found, data.class_names) for side, found in decisions.items()
         },
+        "compiler": host.compiler_version(),
         "bit_exact": exact,
         "agreement": evaluate.agreement(logits["test"], in_onnx)
         | {"disagreements": _disagreements(codes["test"], in_onnx, data, split.test)},

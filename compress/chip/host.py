@@ -32,6 +32,12 @@ def compiler() -> str:
     )
 
 
+def compiler_version() -> str:
+    """The first line in which the compiler says what it is."""
+    done = subprocess.run([compiler(), "--version"], capture_output=True, text=True)
+    return (done.stdout.splitlines() or ["not known"])[0]
+
+
 def compile_files(
     command: Sequence[str], sources: Sequence[Path], result: Path, include: Path
 ) -> None:

@@ -9,6 +9,7 @@ is refused with the name of its layer.
 from __future__ import annotations
 
 import math
+import re
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -246,7 +247,11 @@ class _Reader:
         )
 
     def _new_name(self, node: Any) -> str:
-        wanted = name = _layer_name(self._graph, node)
+        """``add`` and ``add.2`` of the exporter's ``node_add_100`` and ``node_add_186``."""
+        wanted = _layer_name(self._graph, node)
+        if wanted.startswith("node_"):
+            wanted = re.sub(r"_\d+$", "", wanted.removeprefix("node_")).lower()
+        name = wanted
         number = 1
         while name in self._names:
             number += 1
