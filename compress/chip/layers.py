@@ -346,9 +346,9 @@ class _Reader:
         stored = self._stored(node, 1)
         assert stored is not None
         weights, scales = stored
-        if weights.ndim != 4 or any(step != 1 for step in found.get("dilations", ())):
-            raise self._fault(node, "only two-dimensional kernels without dilation have a kernel")
-        window = self._window(node, found, weights.shape[2:])
+        if weights.ndim != 4:
+            raise self._fault(node, "it is not two-dimensional")
+        window = self._window(node, x, y, found, weights.shape[2:])
         groups, (outputs, per_group) = found.get("group", 1), weights.shape[:2]
         inputs = x.shape[2]
         plain = window.size == window.strides == (1, 1) and x.shape[:2] == y.shape[:2]
@@ -455,7 +455,7 @@ class _Reader:
 
     def _mean_pool(self, node: Any, operands: list[str], result: str, found: Any) -> None:
         x, y = self._maps[operands[0]], self._maps[result]
-        window = self._window(node, found, found["kernel_shape"])
+        window = self._window(node, x, y, found, found["kernel_shape"])
         counts = np.arange(math.prod(window.size) + 1)
         scaling = scaling_of(mean_factors(x.scale, counts, float(y.scale)))
         padding_counts = bool(found.get("count_include_pad", 0))
@@ -464,9 +464,8 @@ class _Reader:
         )
 
     def _max_pool(self, node: Any, operands: list[str], result: str, found: Any) -> None:
-        if any(step != 1 for step in found.get("dilations", ())):
-            raise self._fault(node, "it is dilated")
-        window = self._window(node, found, found["kernel_shape"])
+        x, y = self._maps[operands[0]], self._maps[result]
+        window = self._window(node, x, y, found, found["kernel_shape"])
         self._layers.append(
             Pool(self._new_name(node), tuple(operands), result, 0, window, None, False)
         )
@@ -503,13 +502,21 @@ class _Reader:
         held = np.clip(table, _LOWEST, _HIGHEST).astype(np.int8)
         self._layers.append(Lookup(self._new_name(node), (source,), result, 0, held))
 
-    def _window(self, node: Any, found: Any, size: Any) -> Window:
+    def _window(self, node: Any, x: Map, y: Map, found: Any, size: Any) -> Window:
         if found.get("auto_pad", "NOTSET") not in ("NOTSET", "VALID"):
             raise self._fault(node, f"auto_pad {found['auto_pad']}")
-        if found.get("ceil_mode", 0) or len(size) != 2:
-            raise self._fault(node, "its size is rounded up, or it is not two-dimensional")
+        if len(size) != 2:
+            raise self._fault(node, "it is not two-dimensional")
+        if any(step != 1 for step in found.get("dilations", ())):
+            raise self._fault(node, "it is dilated")
         pads = found.get("pads", (0, 0, 0, 0))
         window = Window(tuple(size), tuple(found.get("strides", (1, 1))), tuple(pads[:2]))
+        whole = [
+            (x.shape[i] + pads[i] + pads[i + 2] - window.size[i]) // window.strides[i] + 1
+            for i in (0, 1)
+        ]
+        if whole != list(y.shape[:2]):  # ceil_mode, with a window that hangs over the edge
+            raise self._fault(node, f"its size is rounded up, {whole} to {list(y.shape[:2])}")
         if max(*window.size, *window.strides, *pads) > 255:
             raise self._fault(node, "its kernel, stride or padding is over 255")
         return window
