@@ -526,6 +526,9 @@ class ExportConfig:
 
     run: Path | None = option(None, "run folder of the model to export")
     format: str = option("c", "what to write; each is listed below")
+    arena_limit: int | None = option(
+        None, "most bytes that all activations may take in C", unit="bytes", least=1
+    )
     vela: tuple[str, ...] = option(
         (),
         "Arm NPU that Vela compiles the .tflite file for, to estimate memory and cycles",

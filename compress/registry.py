@@ -87,6 +87,11 @@ EXPORTS: dict[str, Row] = {
         "int8 .tflite file of an int8 run, for TFLite Micro and Ethos-U NPUs (--vela)",
         "own writer after the TFLite schema",
     ),
+    "c": Row(
+        "compress.chip.export:c_run",
+        "C99 in 8-bit integers for a microcontroller, of an int8 run",
+        "own kernels",
+    ),
 }
 
 TIMM_PREFIX = "timm/"
