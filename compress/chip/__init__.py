@@ -1,0 +1,1 @@
+"""The network and its front end as C for a microcontroller."""
