@@ -14,6 +14,7 @@ Weights and everything computed from constants alone lie in flash and are not co
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 from compress.artefacts.onnx_graph import Graph, Node, element_bytes
 
@@ -41,6 +42,31 @@ def constant_tensors(graph: Graph) -> set[str]:
     return constant
 
 
+@dataclass(frozen=True)
+class Buffers:
+    """Which activations share memory, and when it is in use.
+
+    home: tensor -> tensor whose buffer it lies in. sizes (bytes), born, dies: of each buffer;
+    in use from node ``born`` to node ``dies``, both included. nodes: those that are executed.
+    """
+
+    home: dict[str, str]
+    sizes: dict[str, int]
+    born: dict[str, int]
+    dies: dict[str, int]
+    nodes: list[Node]
+
+
+def buffers_of(graph: Graph) -> Buffers:
+    """Buffers of a graph whose sizes are all fixed; raises ValueError where one is not."""
+    constant = constant_tensors(graph)
+    nodes = [node for node in graph.nodes if not all(out in constant for out in node.outputs)]
+    sizes = _tensor_bytes(graph, nodes, constant)
+    if isinstance(sizes, str):
+        raise ValueError(f"the size of {sizes!r} is not fixed")
+    return _buffers(graph, nodes, constant, sizes)
+
+
 def peak_activation_bytes(
     graph: Graph, constant: set[str]
 ) -> tuple[int | None, str | None, tuple[str, ...]]:
@@ -51,7 +77,7 @@ def peak_activation_bytes(
     sizes = _tensor_bytes(graph, nodes, constant)
     if isinstance(sizes, str):
         return None, None, (f"activation bytes cannot be told: the size of {sizes!r} is not fixed",)
-    return *_peak(graph, nodes, constant, sizes), ()
+    return *_peak(_buffers(graph, nodes, constant, sizes)), ()
 
 
 def _readers(nodes: list[Node]) -> dict[str, list[int]]:
@@ -114,10 +140,10 @@ def _quantised_types(graph: Graph, nodes: list[Node]) -> dict[str, int]:
     return held
 
 
-def _peak(
+def _buffers(
     graph: Graph, nodes: list[Node], constant: set[str], sizes: dict[str, int]
-) -> tuple[int, str | None]:
-    """Walk the nodes and add up the buffers alive at each."""
+) -> Buffers:
+    """Walk the nodes and give each tensor a buffer of its own or that of its input."""
     end = len(nodes)
     last_read = {key: max(numbers) for key, numbers in _readers(nodes).items()}
     for key in graph.outputs:
@@ -147,16 +173,22 @@ def _peak(
                 dies[buffer] = max(dies[buffer], last_read.get(key, number))
             else:
                 open_buffer(key, number)
+    return Buffers(root, {key: sizes[key] for key in born}, born, dies, nodes)
+
+
+def _peak(buffers: Buffers) -> tuple[int, str | None]:
+    """Add up the buffers alive at each node."""
+    end = len(buffers.nodes)
     changes = [0] * (end + 2)
-    for key, number in born.items():
-        changes[number] += sizes[key]
-        changes[dies[key] + 1] -= sizes[key]
+    for key, number in buffers.born.items():
+        changes[number] += buffers.sizes[key]
+        changes[buffers.dies[key] + 1] -= buffers.sizes[key]
     alive = peak = 0
     where = None
     for number in range(end):
         alive += changes[number]
         if alive > peak:
-            peak, where = alive, nodes[number].name
+            peak, where = alive, buffers.nodes[number].name
     return peak, where
 
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -43,6 +43,15 @@ class Interface:
         """(B, classes) codes -> logits float32."""
         steps = codes.astype(np.int32) - self.output_zero_point
         return steps.astype(np.float32) * np.float32(self.output_scale)
+
+    def signed(self) -> Interface:
+        """The same ends in int8 codes."""
+        if self.kind == "int8":
+            return self
+        offset = tuple(value - 128 for value in self.offset)
+        return replace(
+            self, kind="int8", offset=offset, output_zero_point=self.output_zero_point - 128
+        )
 
     def to_json(self) -> str:
         return json.dumps(asdict(self))

@@ -104,6 +104,19 @@ def prepare(path: Path) -> Prepared:
     )
 
 
+def ends_of(model: Any, path: Path) -> Prepared:
+    """What ``static.with_coded_ends`` has to know of a file that is quantised already.
+
+    Its layers are left out; raises InputError where it has several inputs or outputs.
+    """
+    graph = EditableGraph(model)
+    if len(graph.inputs) != 1 or len(graph.outputs) != 1:
+        raise InputError(f"{path}: has {len(graph.inputs)} inputs and {len(graph.outputs)} outputs")
+    normalising, standardised, gain, offset = _normalisation(graph)
+    return Prepared(path, model, graph.inputs[0], graph.outputs[0], normalising, standardised,
+                    gain, offset, ())  # fmt: skip
+
+
 def _at_opset(model: Any, path: Path) -> Any:
     import onnx.version_converter
 

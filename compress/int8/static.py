@@ -264,12 +264,26 @@ def _short_names(graph: EditableGraph, fixed: set[str]) -> dict[str, str]:
 
 
 def with_signed_activations(model: Any) -> Any:
-    """int8 activations: every uint8 array of the graph, all zero points among them, minus 128."""
+    """int8 activations: every uint8 array of the graph, all zero points among them, minus 128.
+
+    Coded ends become int8 too.
+    """
+    from onnx import TensorProto
+
     graph = EditableGraph(model)
     for name, value in graph.arrays.items():
         if value.dtype == np.uint8:
             graph.arrays[name] = (value.astype(np.int16) - 128).astype(np.int8)
-    return graph.write()
+    result = graph.write()
+    for value in (*result.graph.input, *result.graph.output):
+        if value.type.tensor_type.elem_type == TensorProto.UINT8:
+            value.type.tensor_type.elem_type = TensorProto.INT8
+    for entry in result.metadata_props:
+        if entry.key == METADATA_KEY:
+            interface = Interface.from_metadata({METADATA_KEY: entry.value}, "the int8 file")
+            assert interface is not None
+            entry.value = interface.signed().to_json()
+    return result
 
 
 def with_coded_ends(model: Any, prepared: Prepared) -> Any:
