@@ -510,6 +510,9 @@ class ExportConfig:
 
     run: Path | None = option(None, "run folder of the model to export")
     format: str = option("c", "what to write; each is listed below")
+    from_wave: bool = option(
+        False, "onnx: the file takes samples (batch, samples) in -1..1, with the front end inside"
+    )
     data: str | None = option(
         None, "data set to measure on (default: that of the run, from the cache), as for distill"
     )

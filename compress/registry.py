@@ -81,7 +81,13 @@ LABEL_LOSSES: dict[str, Row] = {
 
 # Each is called with the run and the options of compress.export, and gives the run it wrote and
 # the lines that say what it measured.
-EXPORTS: dict[str, Row] = {}
+EXPORTS: dict[str, Row] = {
+    "onnx": Row(
+        "compress.wave_runs:export_onnx",
+        "with --from-wave: one ONNX file from sound to logits, the front end inside",
+        "own design; the front end as convolution and matrix product",
+    ),
+}
 
 TIMM_PREFIX = "timm/"
 _TEACHER_BUILDER = Row(

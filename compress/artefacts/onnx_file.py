@@ -16,6 +16,7 @@ from pathlib import Path
 from compress.artefacts import onnx_memory
 from compress.artefacts.onnx_graph import Graph, Node, Stored, load
 from compress.artefacts.summary import (
+    FRONT_END,
     INPUT_SCALING,
     QUANTISATION,
     RUNNING_STATISTICS,
@@ -206,7 +207,7 @@ def _count(
             if stored.place in places:
                 continue
             places.add(stored.place)
-        role = _resolve(stored, roles.get(key, set()))
+        role = FRONT_END if key in graph.front_end else _resolve(stored, roles.get(key, set()))
         elements = packed.get(key, stored.elements)
         if role is _WEIGHT:
             params += elements
