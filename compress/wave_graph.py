@@ -119,7 +119,7 @@ def _decoding(interface: Interface, graph: Any) -> tuple[list[Any], list[Any]]:
 
     codes = graph.output[0].name
     if codes == LOGITS:
-        codes = "front_end_output_codes"
+        codes = "front_end_decode_codes"
         for node in graph.node:
             for names in (node.input, node.output):
                 for at, name in enumerate(names):
@@ -129,14 +129,14 @@ def _decoding(interface: Interface, graph: Any) -> tuple[list[Any], list[Any]]:
             if value.name == LOGITS:
                 graph.value_info.remove(value)
     numbers = {
-        "front_end_zero_point": np.float32(interface.output_zero_point),
-        "front_end_output_scale": np.float32(interface.output_scale),
+        "front_end_decode_zero_point": np.float32(interface.output_zero_point),
+        "front_end_decode_scale": np.float32(interface.output_scale),
     }
-    steps = ["front_end_float_codes", "front_end_steps"]
+    steps = ["front_end_decode_float", "front_end_decode_steps"]
     nodes = [
         helper.make_node("Cast", [codes], [steps[0]], to=TensorProto.FLOAT),
-        helper.make_node("Sub", [steps[0], "front_end_zero_point"], [steps[1]]),
-        helper.make_node("Mul", [steps[1], "front_end_output_scale"], [LOGITS]),
+        helper.make_node("Sub", [steps[0], "front_end_decode_zero_point"], [steps[1]]),
+        helper.make_node("Mul", [steps[1], "front_end_decode_scale"], [LOGITS]),
     ]
     for node in nodes:
         node.name = f"front_end/{node.output[0]}"

@@ -55,7 +55,7 @@ class CFrontEnd:
         self.frontend = frontend
         self.library = ctypes.CDLL(str(compiled(folder, ["frontend.c"], "-O2", "-shared", "-fPIC")))
         self.library.scene_frontend_push.restype = ctypes.c_size_t
-        self.library.scene_log2_q16.argtypes = [ctypes.c_uint64]
+        self.library.scene_log2_q20.argtypes = [ctypes.c_uint64]
         size = 8 * (frontend.fft_size // 2 + 1) + 2 * frontend.window_samples + 64
         self.state = ctypes.create_string_buffer(size)
 
@@ -239,14 +239,14 @@ def test_a_frame_forgets_what_came_before_its_window(built) -> None:
 
 @needs_compiler
 def test_log2_by_hand(built) -> None:
-    log2 = built(FIXED).library.scene_log2_q16
+    log2 = built(FIXED).library.scene_log2_q20
     for exponent in (0, 1, 7, 31, 32, 63):
-        assert log2(1 << exponent) == exponent * 65536
-    assert log2(3) == pytest.approx(1.5849625 * 65536, abs=1)  # 1.5 is in the table
-    assert log2(2**64 - 1) == 64 * 65536
+        assert log2(1 << exponent) == exponent * 2**20
+    assert log2(3) == pytest.approx(1.5849625 * 2**20, abs=1)  # 1.5 is in the table
+    assert log2(2**64 - 1) == 64 * 2**20
     generator = np.random.default_rng(0)
     values = [int(v) for v in np.exp2(generator.uniform(0, 63.99, 2000)).astype(np.uint64)]
-    assert max(abs(log2(v) - 65536 * math.log2(v)) for v in values) < 5
+    assert max(abs(log2(v) - 2**20 * math.log2(v)) for v in values) < 4
 
 
 @needs_compiler

@@ -24,6 +24,7 @@ from compress.artefacts.summary import (
     FileSummary,
     Layer,
 )
+from compress.artefacts.wave_front_end import DECIBELS
 
 # Roles that an operand gives; DATA leaves the decision to the tensor's type and rank.
 _WEIGHT, _DATA = "weight", "data"
@@ -149,13 +150,16 @@ def _roles(graph: Graph, constant: set[str]) -> dict[str, set[str]]:
 
 
 def _input_scaling(graph: Graph, constant: set[str]) -> set[tuple[int, str]]:
-    """(number of node, constant) of the scaling chained directly on the graph's input.
+    """(number of node, constant) of the scaling chained directly on the network's input.
 
     At most one value per mel band (the last axis but one of the input) is scaling; anything larger
     stays a weight.
     """
     chain = {key: 0 for key in graph.inputs if key not in constant}
     bands = {key: _bands(graph.inputs[key]) for key in chain}
+    if graph.front_end_bands:  # the front end stands before the network, and gives its input
+        chain[DECIBELS] = 0
+        bands[DECIBELS] = graph.front_end_bands
     found = set()
     for number, node in enumerate(graph.nodes):
         moving = [key for key in node.inputs if key in chain]

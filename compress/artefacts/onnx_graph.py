@@ -82,6 +82,7 @@ class Graph:
     shapes: dict[str, tuple[int, ...]] = field(default_factory=dict)
     types: dict[str, int] = field(default_factory=dict)  # TensorProto.DataType
     front_end: set[str] = field(default_factory=set)  # keys of stored front-end constants
+    front_end_bands: int = 0  # mel bands of a front end whose constants are all in the file
     notes: list[str] = field(default_factory=list)
 
 
@@ -102,7 +103,7 @@ def load(path: Path) -> Graph:
     external = _check_tensors(model.graph, path)
     graph.file_bytes += sum(external.values())
     _Flattener(graph).walk(model.graph, {}, "")
-    graph.front_end = front_end_constants(model)
+    graph.front_end, graph.front_end_bands = front_end_constants(model)
     _infer_shapes(model, graph)
     return graph
 

@@ -47,19 +47,22 @@ def constants(frontend: FrontEnd) -> dict[str, np.ndarray]:
     }
 
 
-def front_end_constants(model: Any) -> set[str]:
-    """Names of the stored tensors that are the front end which the file's metadata names."""
+def front_end_constants(model: Any) -> tuple[set[str], int]:
+    """Names of the stored tensors that are the front end which the file's metadata names.
+
+    And how many mel bands it has; 0 where one of its tensors is missing or another.
+    """
     from onnx import numpy_helper
 
     recorded = {entry.key: entry.value for entry in model.metadata_props}.get(METADATA_KEY)
     if recorded is None:
-        return set()
+        return set(), 0
     try:
         frontend = FrontEnd.from_dict(json.loads(recorded))
         small = frontend.window_samples * frontend.fft_size < _MOST_VALUES
         expected = constants(frontend) if small and frontend.mels < 10_000 else {}
     except (ValueError, TypeError, AttributeError, ArithmeticError, RecursionError, InputError):
-        return set()  # then all are weights
+        return set(), 0  # then all are weights
     found = set()
     for tensor in model.graph.initializer:
         wanted = expected.get(tensor.name)
@@ -73,7 +76,7 @@ def front_end_constants(model: Any) -> set[str]:
             values, wanted, rtol=0, atol=_NEAR * np.abs(wanted).max()
         ):
             found.add(tensor.name)
-    return found
+    return found, frontend.mels if expected and found == set(expected) else 0
 
 
 def front_end_nodes(frontend: FrontEnd, waveform: str) -> tuple[list[Any], list[Any]]:

@@ -293,7 +293,7 @@ static uint32_t spectrum(scene_frontend *frontend)
     return 2 * down + cut;
 }
 
-int32_t scene_log2_q16(uint64_t value)
+int32_t scene_log2_q20(uint64_t value)
 {
     int32_t exponent = 63;
     uint32_t mantissa, index, step;
@@ -308,23 +308,23 @@ int32_t scene_log2_q16(uint64_t value)
     mantissa = (uint32_t)(value >> 32); /* 1.0 = 2^31 */
     index = (mantissa >> (31 - SCENE_LOG2_BITS)) & ((1u << SCENE_LOG2_BITS) - 1u);
     step = (mantissa >> (15 - SCENE_LOG2_BITS)) & 0xFFFFu;
-    step *= (uint32_t)(log2_q16[index + 1] - log2_q16[index]);
-    return exponent * 65536 + (int32_t)(log2_q16[index] + ((step + 0x8000u) >> 16));
+    step *= (uint32_t)(log2_q20[index + 1] - log2_q20[index]);
+    return exponent * (1 << 20) + (int32_t)(log2_q20[index] + ((step + 0x8000u) >> 16));
 }
 
 static int16_t level(uint64_t sum, uint32_t exponent, int32_t offset_q20)
 {
-    int64_t level_q36;
+    int64_t level_q8;
     if (sum == 0) {
         return SCENE_LOWEST_LEVEL_Q8;
     }
-    level_q36 = ((int64_t)scene_log2_q16(sum) + (int64_t)exponent * 65536) * SCENE_OCTAVE_Q20;
-    level_q36 += (int64_t)offset_q20 * 65536;
-    level_q36 = (level_q36 + ((int64_t)1 << 27)) >> 28;
-    if (level_q36 < SCENE_LOWEST_LEVEL_Q8) {
+    level_q8 = (int64_t)scene_log2_q20(sum) + (int64_t)exponent * (1 << 20);
+    level_q8 = level_q8 * SCENE_OCTAVE_Q20 + (int64_t)offset_q20 * (1 << 20); /* now Q40 */
+    level_q8 = (level_q8 + ((int64_t)1 << 31)) >> 32;
+    if (level_q8 < SCENE_LOWEST_LEVEL_Q8) {
         return SCENE_LOWEST_LEVEL_Q8;
     }
-    return level_q36 > INT16_MAX ? INT16_MAX : (int16_t)level_q36;
+    return level_q8 > INT16_MAX ? INT16_MAX : (int16_t)level_q8;
 }
 
 static void make_frame(scene_frontend *frontend, int16_t *levels_q8)

@@ -43,7 +43,7 @@ void scene_frontend_reset(scene_frontend *frontend);
 size_t scene_frontend_push(scene_frontend *frontend, const int16_t *samples, size_t count,
                            int16_t levels_q8[SCENE_FRONTEND_MELS], int *ready);
 
-/* log2(value) in 1/65536, value at least 1; the error is at most 5 steps (0.00023 dB of power). */
-int32_t scene_log2_q16(uint64_t value);
+/* log2(value) in 2^-20, value at least 1; the error is at most 4 steps (0.000012 dB of power). */
+int32_t scene_log2_q20(uint64_t value);
 
 #endif
