@@ -513,6 +513,9 @@ class ExportConfig:
     from_wave: bool = option(
         False, "onnx: the file takes samples (batch, samples) in -1..1, with the front end inside"
     )
+    arena_limit: int | None = option(
+        None, "most bytes that all activations may take in C", unit="bytes", least=1
+    )
     data: str | None = option(
         None, "data set to measure on (default: that of the run, from the cache), as for distill"
     )

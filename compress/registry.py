@@ -82,6 +82,11 @@ LABEL_LOSSES: dict[str, Row] = {
 # Each is called with the run and the options of compress.export, and gives the run it wrote and
 # the lines that say what it measured.
 EXPORTS: dict[str, Row] = {
+    "c": Row(
+        "compress.chip.export:c_run",
+        "C99 in 8-bit integers for a microcontroller, of an int8 run",
+        "own kernels",
+    ),
     "onnx": Row(
         "compress.wave_runs:export_onnx",
         "with --from-wave: one ONNX file from sound to logits, the front end inside",

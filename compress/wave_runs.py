@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import statistics
 import time
 from pathlib import Path
@@ -15,7 +14,7 @@ from compress.artefacts import onnx_file
 from compress.config import ExportConfig
 from compress.data.sets import SpectrogramSet, decode_db, encode_db, find_set
 from compress.data.splits import Split
-from compress.data.waves import window_waveforms
+from compress.data.waves import scene_seed, window_waveforms
 from compress.errors import InputError
 from compress.frontend import FLOOR_DB, FrontEnd, log_mel
 from compress.runs import ONNX, Run, RunWriter, atomic_path
@@ -120,12 +119,6 @@ def _sound(parent: Run, data: SpectrogramSet, config: ExportConfig) -> str:
     )
 
 
-def _scene_seed(split: Split) -> int:
-    """``--data-seed``, with which the split was drawn too; the sound tells where it is wrong."""
-    found = re.search(r"\bseed (\d+)", split.description)
-    return int(found[1]) if found else 0
-
-
 def _make(
     parent: Run,
     data: SpectrogramSet,
@@ -151,7 +144,7 @@ def _make(
         inside = evaluate.onnx_session(opened)
     finally:
         opened.unlink(missing_ok=True)
-    seed = _scene_seed(split)
+    seed = scene_seed(split)
     logits: dict[str, np.ndarray] = {}
     apart, compared = 0.0, 0
     for side in evaluate.SIDES:

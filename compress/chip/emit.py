@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from importlib import resources
+from typing import Any
 
 import numpy as np
 
@@ -203,6 +204,71 @@ def golden_header(golden: Golden) -> str:
             "",
         ]
     )  # fmt: skip
+
+
+def readme(
+    network: Network, plan: Plan, class_names: Sequence[str], frontend: dict[str, Any] | None
+) -> str:
+    """README.md: how the files are built and called."""
+    macs = sum(layer.macs for layer in network.layers)
+    heard = (
+        "The spectrograms of training came as spectrograms; the device has to compute the same."
+        if frontend is None
+        else "The front end of training: "
+        + ", ".join(f"{key} {value}" for key, value in frontend.items())
+        + "."
+    )
+    rows = "\n".join(
+        f"| {number} | {layer.name} | {_kernel(layer)} | "
+        f"{' x '.join(map(str, network.maps[layer.output].shape))} | {layer.macs:,} |"
+        for number, layer in enumerate(network.layers)
+    )
+    return f"""# A sound-scene classifier in C
+
+C99, 8-bit integers throughout: no heap, no float, no dependency but `stddef.h`, `stdint.h` and
+`string.h`. Add `model.c` and `kernels.c` to a project; nothing else is needed.
+
+```c
+#include "model.h"
+
+int16_t decibels_q8[SCENE_INPUT_SIZE]; /* {network.mels} mel bands x {network.frames} frames, 1/256 dB, band by band */
+int8_t logits[SCENE_CLASSES];
+
+int scene = scene_classify(decibels_q8, logits);
+const char *name = scene_class_names[scene];
+```
+
+Classes: {", ".join(class_names)}.
+
+{heard}
+
+- All activations lie in one static arena of {plan.size:,} bytes, the input among them. So the
+  network is not re-entrant, and there is one of it in a program.
+- To save the copy of the window, write codes to `scene_input()` with `scene_encode` as the front
+  end gives values, then call `scene_run()`.
+- `scene_run_layer(0)` to `scene_run_layer(SCENE_LAYERS - 1)` in order are the same, for profilers.
+- Rounding is half up, once per value, of an exact 64-bit product. The portable kernels, those for
+  the DSP extension (Cortex-M4, M7, M33) and those for Helium (M55, M85) give the same bits; the
+  compiler's target chooses, for example `-mcpu=cortex-m4`.
+- `>>` of a negative number must keep its sign, which the compiler checks.
+
+`make test` compares the windows in `golden.h` with golden codes on this machine, `make sanitize` does so under
+the address and undefined-behaviour sanitizers.
+
+| | layer | kernel | result: rows x columns x channels | multiply-accumulates |
+|---|---|---|---|---|
+{rows}
+| | | | all | {macs:,} |
+"""
+
+
+def _kernel(layer: Layer) -> str:
+    if isinstance(layer, Weighted):
+        return layer.kernel.replace("_", " ")
+    if isinstance(layer, Pool):
+        return "maximum" if layer.scaling is None else "mean"
+    names = {Sum: "sum", Product: "product", GlobalMean: "global mean", Lookup: "table"}
+    return names[type(layer)]
 
 
 # --- layers --------------------------------------------------------------------------------------

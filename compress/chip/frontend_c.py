@@ -1,4 +1,4 @@
-"""The front end as C: the sources of ``frontend/`` with tables for one :class:`FrontEnd`.
+"""The front end as C: files of ``sources/`` with tables for one :class:`FrontEnd`.
 
     frontend.h, frontend.c                the same text for every front end
     frontend_settings.h, frontend_tables.h   sizes; window, twiddles, mel bands, log2: from here
@@ -14,7 +14,7 @@ tone at the edge of a band. The tests hold the sum under 0.01 dB above -70 dB.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,12 +26,7 @@ from compress.errors import InputError
 from compress.frontend import FLOOR_DB, FrontEnd, log_mel, mel_filters, mel_power
 from compress.runs import write_text
 
-SOURCES = Path(__file__).parent / "frontend"
-FRONTEND_FILES = (
-    "frontend.h", "frontend.c", "frontend_settings.h", "frontend_tables.h", "frontend_test.c",
-    "frontend_golden.h",
-)  # fmt: skip
-SCENE_FILES = ("scene.h", "scene.c", "scene_settings.h", "scene_tables.h")
+SOURCES = Path(__file__).parent / "sources"
 SMOOTHING_SECONDS = 2.0
 
 LOG2_BITS = 8
@@ -60,42 +55,107 @@ class MelTable:
     power_bits: int  # a bin's power of that many bits cannot overflow the sum of 64
 
 
-def write_frontend(folder: Path, frontend: FrontEnd) -> list[str]:
-    """Write the front end with its test into ``folder``; gives the names of the files.
+def frontend_texts(frontend: FrontEnd) -> dict[str, str]:
+    """The front end and its test: names of files and what is in them.
 
     Raises InputError where the FFT size has other prime factors than 2, 3 and 5, or is odd.
     """
-    _copy(folder, ("frontend.h", "frontend.c", "frontend_test.c"))
-    write_text(folder / "frontend_settings.h", settings_header(frontend))
-    write_text(folder / "frontend_tables.h", tables_header(frontend))
-    write_text(folder / "frontend_golden.h", golden_header(frontend))
-    return list(FRONTEND_FILES)
+    return {
+        **_copied("frontend.h", "frontend.c", "frontend_test.c"),
+        "frontend_settings.h": settings_header(frontend),
+        "frontend_tables.h": tables_header(frontend),
+        "frontend_golden.h": golden_header(frontend),
+    }
 
 
-def write_scene(
-    folder: Path,
+def scene_texts(
     frontend: FrontEnd,
     output_scale: float,
     *,
     hop_seconds: float = WINDOW_STEP_SECONDS,
     smoothing_seconds: float = SMOOTHING_SECONDS,
-) -> list[str]:
-    """Write the stream around front end and ``model.h``; gives the names of the files.
+) -> dict[str, str]:
+    """The stream around front end and ``model.h``: names of files and what is in them.
 
     output_scale: what one step of the network's int8 output is worth, as a logit. A window is
     decided every ``hop_seconds``, rounded to whole frames; ``smoothing_seconds`` is the time
     constant of the mean (0: none). Both default to what ``compress.predict`` does.
     """
-    _copy(folder, ("scene.h", "scene.c"))
-    write_text(folder / "scene_settings.h", scene_settings_header(frontend, hop_seconds))
-    text = scene_tables_header(frontend, output_scale, hop_seconds, smoothing_seconds)
-    write_text(folder / "scene_tables.h", text)
-    return list(SCENE_FILES)
+    return {
+        **_copied("scene.h", "scene.c"),
+        "scene_settings.h": scene_settings_header(frontend, hop_seconds),
+        "scene_tables.h": scene_tables_header(
+            frontend, output_scale, hop_seconds, smoothing_seconds
+        ),
+    }
 
 
-def _copy(folder: Path, names: Iterable[str]) -> None:
-    for name in names:
-        write_text(folder / name, (SOURCES / name).read_text(encoding="utf-8"))
+def write_frontend(folder: Path, frontend: FrontEnd) -> list[str]:
+    """Write :func:`frontend_texts` into ``folder``; gives the names of the files."""
+    return _write(folder, frontend_texts(frontend))
+
+
+def write_scene(
+    folder: Path, frontend: FrontEnd, output_scale: float, **options: float
+) -> list[str]:
+    """Write :func:`scene_texts` into ``folder``; gives the names of the files."""
+    return _write(folder, scene_texts(frontend, output_scale, **options))
+
+
+def _copied(*names: str) -> dict[str, str]:
+    return {name: (SOURCES / name).read_text(encoding="utf-8") for name in names}
+
+
+def _write(folder: Path, texts: dict[str, str]) -> list[str]:
+    for name, text in texts.items():
+        write_text(folder / name, text)
+    return list(texts)
+
+
+def readme(frontend: FrontEnd) -> str:
+    """The section on sound of the export's README.md."""
+    step = step_frames(frontend, WINDOW_STEP_SECONDS) * frontend.hop_seconds
+    if frontend.reference == "fixed":
+        reference = (
+            f"0 dB is a mel power of {frontend.fixed_reference_db:g} dB (full scale = amplitude 1), "
+            "as in training."
+        )
+    else:
+        reference = """This network was trained with a reference that no device knows beforehand:
+0 dB is the loudest level of each window. `scene.c` finds it when the window is complete and subtracts it, for another window of
+RAM and one more rounding, to 1/256 dB. Train with `--reference fixed` for a front end whose levels
+are final frame by frame."""
+    return f"""
+## From sound
+
+Add `frontend.c` and `scene.c` as well, and give samples as they come
+({frontend.sample_rate_hz} Hz, 16 bits):
+
+```c
+#include "scene.h"
+
+scene_reset();
+while (count > 0) {{
+    scene_decision found;
+    size_t taken = scene_push(samples, count, &found); /* at most up to the next decision */
+    if (found.ready) {{
+        const char *name = scene_class_names[found.decision];
+    }}
+    samples += taken;
+    count -= taken;
+}}
+```
+
+A decision comes every {step:g} s, the first after {frontend.clip_seconds:g} s. It is that of the exponential
+mean of probabilities (time constant {SMOOTHING_SECONDS:g} s), as `compress.predict` computes it, within 0.00002.
+Frames do not depend on how the samples are cut, and nothing is padded at the beginning. Only at a
+file's end is `compress.predict` different: its last window ends with the file, and a file shorter
+than a window gets zeros behind it. A stream has no end.
+
+{reference}
+
+`make test` also compares the front end with Python's on the sound in `frontend_golden.h`.
+"""
 
 
 # --- numbers -------------------------------------------------------------------------------------

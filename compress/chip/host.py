@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -43,6 +44,16 @@ def compile_files(
             f"{command[0]}: cannot compile {include / emit.SOURCE} "
             f"({(errors or done.stderr.splitlines() or ['no reason given'])[0][:300]})"
         )
+
+
+@contextlib.contextmanager
+def built_test(folder: Path) -> Iterator[Path]:
+    """The host test of an export, compiled without warnings in a temporary folder."""
+    with tempfile.TemporaryDirectory(prefix="scene-host-") as built:
+        program = Path(built) / "host_test"
+        sources = [folder / name for name in ("host_test.c", "model.c", "kernels.c")]
+        compile_files([compiler(), *STRICT, "-O2"], sources, program, folder)
+        yield program
 
 
 class HostNetwork:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from compress.data.esc50 import read_esc50
 from compress.data.fsd50k import read_fsd50k
 from compress.data.open import ESC50, FOLDERS, FSD50K, find_layout
 from compress.data.sets import SpectrogramSet, encode_db
+from compress.data.splits import Split
 from compress.errors import InputError
 from compress.frontend import FrontEnd, log_mel
 
@@ -41,6 +43,12 @@ def window_waveforms(
     for rows, waveforms in pieces:
         _check(data, rows, waveforms, frontend, spec)
         yield rows, waveforms
+
+
+def scene_seed(split: Split) -> int:
+    """``--data-seed``, with which the split was drawn too; the sound tells where it is wrong."""
+    found = re.search(r"\bseed (\d+)", split.description)
+    return int(found[1]) if found else 0
 
 
 def _check(

@@ -64,8 +64,8 @@ typedef struct {
 #ifdef SCENE_DSP
 static inline uint32_t four(const int8_t *from)
 {
-    uint32_t word;
-    memcpy(&word, from, sizeof word);
+    uint32_t word; /* one load; -ffreestanding would make a call of plain memcpy */
+    __builtin_memcpy(&word, from, sizeof word);
     return word;
 }
 
