@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
+import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -12,11 +14,11 @@ import pytest
 import sounds
 from onnx import TensorProto, helper, numpy_helper
 
-from compress import cli, evaluate, export, runs, train
+from compress import cli, evaluate, export, quantize, runs, train
 from compress.artefacts import onnx_file
 from compress.artefacts.summary import FRONT_END
 from compress.artefacts.wave_front_end import DECIBELS, constants
-from compress.config import ExportConfig, TrainConfig
+from compress.config import ExportConfig, QuantizeConfig, TrainConfig
 from compress.data.sets import decode_db, encode_db
 from compress.errors import InputError
 from compress.frontend import FrontEnd, log_mel
@@ -171,8 +173,17 @@ def sound_run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     return data, root / "run"
 
 
-def exported(*arguments: object) -> int:
-    given = ["--format", "onnx", *map(str, arguments)]
+@pytest.fixture(scope="module")
+def int8_run(sound_run: tuple[Path, Path]) -> Path:
+    """The same with 8-bit codes at both ends."""
+    out = sound_run[1].with_name("int8")
+    arguments = ["--run", str(sound_run[1]), "--activations", "int8", "--int8-io"]
+    assert cli.main(QuantizeConfig, quantize.run, "", [*arguments, "--out", str(out)]) == 0
+    return out
+
+
+def exported(*arguments: object, format: str = "onnx") -> int:
+    given = ["--format", format, *map(str, arguments)]
     return cli.main(ExportConfig, export.run, "", given)
 
 
@@ -198,6 +209,40 @@ def test_export_is_a_run_measured_on_sound(sound_run, tmp_path: Path, capsys) ->
     assert not list((tmp_path / "wave").glob(".with*"))
     assert exported(*arguments) == 0
     assert "finished before" in capsys.readouterr().out
+
+
+def test_an_int8_run_keeps_its_decisions(sound_run, int8_run, tmp_path: Path) -> None:
+    arguments = ["--run", int8_run, "--from-wave", "--data", sound_run[0]]
+    assert exported(*arguments, "--out", tmp_path / "wave") == 0
+    figures = runs.open_run(tmp_path / "wave").metrics()
+    assert figures["front_end"]["changed_decisions"] == 0
+    assert figures["agreement"]["largest_logit_difference"] < 0.1
+    session = evaluate.onnx_session(tmp_path / "wave" / "model.onnx")
+    assert [end.type for end in (*session.get_inputs(), *session.get_outputs())] == [
+        "tensor(float)"
+    ] * 2
+
+
+@pytest.mark.skipif(not shutil.which("cc"), reason="no C compiler (cc) is here")
+def test_the_c_export_hears(sound_run, int8_run, tmp_path: Path) -> None:
+    out = tmp_path / "c"
+    assert exported("--run", int8_run, "--data", sound_run[0], "--out", out, format="c") == 0
+    run = runs.open_run(out)
+    run.check_unchanged()
+    assert {"frontend.c", "frontend_tables.h", "scene.c"} <= set(run.manifest["artefacts"])
+    found = run.metrics()["front_end"]
+    assert found["windows"] == 6
+    assert found["largest_difference_db"] < 0.1
+    assert found["changed_decisions"] == 0
+    assert "--reference fixed" in (out / "README.md").read_text()
+    flags = ["-std=c99", "-pedantic", "-Wall", "-Wextra", "-Wconversion", "-Werror"]
+    sources = [str(out / name) for name in ("scene.c", "frontend.c", "model.c", "kernels.c")]
+    library = str(tmp_path / "scene.so")
+    subprocess.run(["cc", *flags, "-O2", "-shared", "-fPIC", "-o", library, *sources], check=True)
+    if shutil.which("make"):
+        done = subprocess.run(["make", "test"], cwd=out, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        assert "front end: largest difference" in done.stdout
 
 
 def test_refusals_are_one_line(sound_run, finished_run, tmp_path: Path, capsys) -> None:

@@ -117,14 +117,14 @@ def readme(frontend: FrontEnd) -> str:
     step = step_frames(frontend, WINDOW_STEP_SECONDS) * frontend.hop_seconds
     if frontend.reference == "fixed":
         reference = (
-            f"0 dB is a mel power of {frontend.fixed_reference_db:g} dB (full scale = amplitude 1), "
-            "as in training."
+            f"0 dB is a mel power of {frontend.fixed_reference_db:g} dB, full scale being "
+            "amplitude 1, as in training."
         )
     else:
-        reference = """This network was trained with a reference that no device knows beforehand:
-0 dB is the loudest level of each window. `scene.c` finds it when the window is complete and subtracts it, for another window of
-RAM and one more rounding, to 1/256 dB. Train with `--reference fixed` for a front end whose levels
-are final frame by frame."""
+        reference = """**This network was trained with a reference that no device knows beforehand:
+0 dB is the loudest level of each window.** `scene.c` finds it when the window is complete and
+subtracts it, for another window of RAM and one more rounding, to 1/256 dB. Train with
+`--reference fixed` for a front end whose levels are final frame by frame."""
     return f"""
 ## From sound
 
@@ -146,8 +146,9 @@ while (count > 0) {{
 }}
 ```
 
-A decision comes every {step:g} s, the first after {frontend.clip_seconds:g} s. It is that of the exponential
-mean of probabilities (time constant {SMOOTHING_SECONDS:g} s), as `compress.predict` computes it, within 0.00002.
+A decision comes every {step:g} s, the first after {frontend.clip_seconds:g} s. It is that of the
+exponential mean of probabilities (time constant {SMOOTHING_SECONDS:g} s), as `compress.predict`
+computes it, within 0.00002.
 Frames do not depend on how the samples are cut, and nothing is padded at the beginning. Only at a
 file's end is `compress.predict` different: its last window ends with the file, and a file shorter
 than a window gets zeros behind it. A stream has no end.

@@ -141,7 +141,7 @@ def lines_of(found: dict[str, Any] | None) -> list[str]:
     if found is None:
         return []
     if not found["windows"]:
-        return ["sound     front end in C; --data PATH measures it on the sound of the test windows"]
+        return ["sound     front end in C written; --data PATH measures it on sound"]
     return [
         f"sound     front end in C: at most {found['largest_difference_db']:.4f} dB from Python's "
         f"above {found['compared_above_db']:.0f} dB, {found['changed_decisions']} of "
