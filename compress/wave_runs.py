@@ -61,6 +61,7 @@ def export_onnx(parent: Run, config: ExportConfig) -> tuple[Run, list[str]]:
     manifest = {
         "name": parent.name,
         "stage": "export",
+        "format": "onnx",
         "model": parent.name,
         "key": key,
         "settings": settings,

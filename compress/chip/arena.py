@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-_MOST_STEPS = 20_000  # of the search
+_MOST_STEPS = 5_000  # of the search
 
 
 @dataclass(frozen=True)

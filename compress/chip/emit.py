@@ -48,11 +48,9 @@ def copied_file(name: str) -> str:
 
 def header(network: Network, plan: Plan, class_names: Sequence[str]) -> str:
     """model.h"""
-    multiplier, shift = (
-        int(value) for value in _scalars(network.interface.output_scale)
-    )
-    return f"""/* A sound-scene classifier of {network.mels} mel bands x {network.frames} frames: int8, no heap, no float.
-   Not re-entrant: all activations lie in one static arena. */
+    multiplier, shift = _scalar(network.interface.output_scale)
+    return f"""/* A sound-scene classifier of {network.mels} mel bands x {network.frames} frames.
+   int8, no heap, no float. Not re-entrant: all activations lie in one static arena. */
 
 #ifndef SCENE_MODEL_H
 #define SCENE_MODEL_H
@@ -231,7 +229,8 @@ C99, 8-bit integers throughout: no heap, no float, no dependency but `stddef.h`,
 ```c
 #include "model.h"
 
-int16_t decibels_q8[SCENE_INPUT_SIZE]; /* {network.mels} mel bands x {network.frames} frames, 1/256 dB, band by band */
+/* {network.mels} mel bands x {network.frames} frames in steps of 1/256 dB, band by band */
+int16_t decibels_q8[SCENE_INPUT_SIZE];
 int8_t logits[SCENE_CLASSES];
 
 int scene = scene_classify(decibels_q8, logits);
@@ -244,16 +243,15 @@ Classes: {", ".join(class_names)}.
 
 - All activations lie in one static arena of {plan.size:,} bytes, the input among them. So the
   network is not re-entrant, and there is one of it in a program.
-- To save the copy of the window, write codes to `scene_input()` with `scene_encode` as the front
-  end gives values, then call `scene_run()`.
+- Where codes are at hand already, write them to `scene_input()` and call `scene_run()`.
 - `scene_run_layer(0)` to `scene_run_layer(SCENE_LAYERS - 1)` in order are the same, for profilers.
 - Rounding is half up, once per value, of an exact 64-bit product. The portable kernels, those for
   the DSP extension (Cortex-M4, M7, M33) and those for Helium (M55, M85) give the same bits; the
   compiler's target chooses, for example `-mcpu=cortex-m4`.
 - `>>` of a negative number must keep its sign, which the compiler checks.
 
-`make test` compares the windows in `golden.h` with golden codes on this machine, `make sanitize` does so under
-the address and undefined-behaviour sanitizers.
+`make test` runs the windows of `golden.h` on this machine and compares every output code,
+`make sanitize` does so under the address and undefined-behaviour sanitizers.
 
 | | layer | kernel | result: rows x columns x channels | multiply-accumulates |
 |---|---|---|---|---|
@@ -362,7 +360,7 @@ def _braced(values: Iterable[object]) -> str:
     return "{" + ", ".join(map(str, values)) + "}"
 
 
-def _scalars(scale: float) -> tuple[int, int]:
+def _scalar(scale: float) -> tuple[int, int]:
     """A positive number as multiplier / 2^shift, the multiplier of 31 bits."""
     _, exponent = math.frexp(scale)
     shift = 31 - exponent

@@ -252,7 +252,7 @@ def _measure(
         "params": base["params"],
         "file_params": summary.file_params,
         "macs": sum(layer.macs for layer in network.layers),
-        "file_bytes": None,  # the bytes of a source text say nothing; "constants" has those in flash
+        "file_bytes": None,  # of a source text they say nothing; "constants" has those in flash
         "constants": count_constants((folder / emit.SOURCE).read_text(encoding="utf-8")),
         "peak_activation_bytes": plan.size,
         "peak_activation_bound": plan.bound,

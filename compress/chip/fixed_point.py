@@ -3,9 +3,9 @@
     factor = multiplier / 2^shift           multiplier: 31 bits
     code   = zero point + floor(accumulator * multiplier / 2^shift + 1/2), saturated
 
-One rounding, half up, of the exact 64-bit product. The kernels take its upper 32 bits and shift
-once more: ``floor((floor(p / 2^32) + r) / 2^k)`` equals ``floor((p + r 2^32) / 2^(32 + k))`` for any
-whole number r, so that zero point and half are added for nothing before the last shift.
+One rounding, half up, of the exact 64-bit product. The kernels take its upper 32 bits, add a whole
+number r that holds zero point and half, and shift once more. That is exact, since
+``floor((floor(p / 2^32) + r) / 2^k)`` equals ``floor((p + r 2^32) / 2^(32 + k))``.
 """
 
 from __future__ import annotations
@@ -107,7 +107,8 @@ def _mean_pool(x: Codes, found: dict[str, Any], scale: float) -> np.ndarray:
     kernel = found["kernel_shape"]
     sums = patches_of(x.centred, kernel, found, 0).sum(axis=(4, 5))
     ones = np.ones((1, 1, *x.values.shape[2:]), np.int64)
-    counts = patches_of(ones, kernel, found, int(found.get("count_include_pad", 0))).sum(axis=(4, 5))
+    fill = int(found.get("count_include_pad", 0))
+    counts = patches_of(ones, kernel, found, fill).sum(axis=(4, 5))
     return requantise(sums, mean_factors(x.scale.reshape(()), counts, scale))
 
 

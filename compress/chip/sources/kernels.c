@@ -15,14 +15,14 @@ typedef char scene_needs_arithmetic_shift[(-1 >> 1) == -1 ? 1 : -1];
 
 /* --- rounding --- */
 
-static inline int8_t saturate(int32_t value)
+static inline int32_t saturate(int32_t value)
 {
 #if defined(SCENE_DSP) || defined(SCENE_MVE)
     int32_t held;
     __asm__("ssat %0, #8, %1" : "=r"(held) : "r"(value) : "cc");
-    return (int8_t)held;
+    return held;
 #else
-    return (int8_t)(value < -128 ? -128 : value > 127 ? 127 : value);
+    return value < -128 ? -128 : value > 127 ? 127 : value;
 #endif
 }
 
@@ -40,14 +40,14 @@ static inline int32_t rounding(int32_t zero_point, int32_t shift)
 }
 
 /* A factor of 1/4 or more. An accumulator of 2^19 then saturates in any case. */
-static int8_t requantise_large(int32_t sum, int32_t multiplier, int32_t shift, int32_t offset)
+static int32_t requantise_large(int32_t sum, int32_t multiplier, int32_t shift, int32_t offset)
 {
     const int32_t most = (int32_t)1 << 19;
     const int32_t held = sum < -most ? -most : sum > most ? most : sum;
     return saturate((high_product(held * ((int32_t)1 << (1 - shift)), multiplier) + offset) >> 1);
 }
 
-static inline int8_t requantise(int32_t sum, int32_t multiplier, int32_t shift, int32_t offset)
+static inline int32_t requantise(int32_t sum, int32_t multiplier, int32_t shift, int32_t offset)
 {
     if (shift < 1) {
         return requantise_large(sum, multiplier, shift, offset);
@@ -157,26 +157,30 @@ static inline void products(const int8_t *in0, const int8_t *in1, const int8_t *
     int32_t s00 = found->of[0], s01 = found->of[1], s10 = found->of[2], s11 = found->of[3];
 #ifdef SCENE_DSP
     const uint32_t less = both_halves(-zero_point);
-    const int8_t *const end = in0 + (count & ~(size_t)3);
-    while (in0 != end) {
+    const int8_t *const end = weights0 + (count & ~(size_t)3);
+    const ptrdiff_t apart = in1 - in0;
+    while (weights0 != end) {
         const uint32_t w0 = four(weights0), w1 = four(weights1);
-        const uint32_t x0 = four(in0), x1 = four(in1);
         const int16x2_t w0e = even(w0), w0o = odd(w0), w1e = even(w1), w1o = odd(w1);
-        const int16x2_t x0e = even_plus(x0, less), x0o = odd_plus(x0, less);
-        const int16x2_t x1e = even_plus(x1, less), x1o = odd_plus(x1, less);
+        const uint32_t x1 = four(in0 + apart);
+        const int16x2_t x1e = even_plus(x1, less);
+        s10 = __smlad(x1e, w0e, s10);
+        s11 = __smlad(x1e, w1e, s11);
+        const int16x2_t x1o = odd_plus(x1, less);
+        s10 = __smlad(x1o, w0o, s10);
+        s11 = __smlad(x1o, w1o, s11);
+        const uint32_t x0 = four(in0);
+        const int16x2_t x0e = even_plus(x0, less);
+        s00 = __smlad(x0e, w0e, s00);
+        s01 = __smlad(x0e, w1e, s01);
+        const int16x2_t x0o = odd_plus(x0, less);
+        s00 = __smlad(x0o, w0o, s00);
+        s01 = __smlad(x0o, w1o, s01);
         in0 += 4;
-        in1 += 4;
         weights0 += 4;
         weights1 += 4;
-        s00 = __smlad(x0e, w0e, s00);
-        s00 = __smlad(x0o, w0o, s00);
-        s01 = __smlad(x0e, w1e, s01);
-        s01 = __smlad(x0o, w1o, s01);
-        s10 = __smlad(x1e, w0e, s10);
-        s10 = __smlad(x1o, w0o, s10);
-        s11 = __smlad(x1e, w1e, s11);
-        s11 = __smlad(x1o, w1o, s11);
     }
+    in1 = in0 + apart;
     count &= 3;
 #endif
     for (size_t i = 0; i < count; i++) {
@@ -219,10 +223,10 @@ static inline channel_pair pair_at(const int32_t *biases, const scene_scaling *s
 static inline void store(const channel_pair *pair, const sums *found, int8_t *out0, int8_t *out1)
 {
     const int32_t *const s = found->of, *const m = pair->multiplier;
-    out0[pair->first] = requantise(s[0], m[0], pair->shift[0], pair->offset[0]);
-    out0[pair->second] = requantise(s[1], m[1], pair->shift[1], pair->offset[1]);
-    out1[pair->first] = requantise(s[2], m[0], pair->shift[0], pair->offset[0]);
-    out1[pair->second] = requantise(s[3], m[1], pair->shift[1], pair->offset[1]);
+    out0[pair->first] = (int8_t)requantise(s[0], m[0], pair->shift[0], pair->offset[0]);
+    out0[pair->second] = (int8_t)requantise(s[1], m[1], pair->shift[1], pair->offset[1]);
+    out1[pair->first] = (int8_t)requantise(s[2], m[0], pair->shift[0], pair->offset[0]);
+    out1[pair->second] = (int8_t)requantise(s[3], m[1], pair->shift[1], pair->offset[1]);
 }
 
 static inline sums starting_at(const channel_pair *pair)
@@ -398,15 +402,37 @@ static inline void depthwise_four(const int8_t *in, const int8_t *weights, size_
 #endif
 }
 
+/* A factor and a shift per channel: a depthwise window of one value. */
+static void scale_channels(const scene_convolution_layer *layer, const int8_t *in, int8_t *out)
+{
+    const size_t channels = layer->in.channels;
+    const size_t size = (size_t)layer->in.height * layer->in.width * channels;
+    for (size_t channel = 0; channel < channels; channel++) {
+        const int32_t weight = layer->weights[channel];
+        const int32_t bias = layer->biases[channel] - layer->zero_point * weight;
+        const int32_t multiplier = layer->scaling.multipliers[channel];
+        const int32_t shift = layer->scaling.shifts[channel];
+        const int32_t offset = rounding(layer->scaling.zero_point, shift);
+        for (size_t at = channel; at < size; at += channels) {
+            out[at] = (int8_t)requantise(bias + in[at] * weight, multiplier, shift, offset);
+        }
+    }
+}
+
 void scene_depthwise(const scene_convolution_layer *layer, const int8_t *in, int8_t *out)
 {
     const scene_window window = layer->window;
     const size_t channels = layer->in.channels;
+    if (window.height == 1 && window.width == 1 && layer->in.height == layer->out.height &&
+        layer->in.width == layer->out.width) {
+        scale_channels(layer, in, out);
+        return;
+    }
     const size_t row_bytes = (size_t)layer->in.width * channels;
     const size_t weight_row = (size_t)window.width * channels;
     for (size_t channel = 0; channel < channels; channel += 4) {
         const size_t several = channels - channel < 4 ? channels - channel : 4;
-        int32_t bias[4], multiplier[4], shift[4], offset[4];
+        int32_t bias[4] = {0}, multiplier[4] = {0}, shift[4] = {0}, offset[4] = {0};
         for (size_t i = 0; i < several; i++) {
             bias[i] = layer->biases[channel + i];
             multiplier[i] = layer->scaling.multipliers[channel + i];
@@ -424,13 +450,16 @@ void scene_depthwise(const scene_convolution_layer *layer, const int8_t *in, int
                 const int8_t *const weights =
                     layer->weights + rows.from * weight_row + columns.from * channels + channel;
                 const size_t high = rows.to - rows.from, wide = columns.to - columns.from;
-                int32_t sum[4] = {0, 0, 0, 0};
-                for (size_t i = 0; i < several; i++) {
-                    sum[i] = bias[i];
-                }
-                if (several == 4 && wide != 0) {
-                    depthwise_four(corner, weights, high, wide, row_bytes, weight_row, channels,
-                                   layer->zero_point, sum);
+                int32_t sum[4] = {bias[0], bias[1], bias[2], bias[3]};
+                if (several == 4) {
+                    if (wide != 0) {
+                        depthwise_four(corner, weights, high, wide, row_bytes, weight_row,
+                                       channels, layer->zero_point, sum);
+                    }
+                    place[0] = (int8_t)requantise(sum[0], multiplier[0], shift[0], offset[0]);
+                    place[1] = (int8_t)requantise(sum[1], multiplier[1], shift[1], offset[1]);
+                    place[2] = (int8_t)requantise(sum[2], multiplier[2], shift[2], offset[2]);
+                    place[3] = (int8_t)requantise(sum[3], multiplier[3], shift[3], offset[3]);
                 } else {
                     for (size_t r = 0; r < high; r++) {
                         for (size_t c = 0; c < wide; c++) {
@@ -441,9 +470,9 @@ void scene_depthwise(const scene_convolution_layer *layer, const int8_t *in, int
                             }
                         }
                     }
-                }
-                for (size_t i = 0; i < several; i++) {
-                    place[i] = requantise(sum[i], multiplier[i], shift[i], offset[i]);
+                    for (size_t i = 0; i < several; i++) {
+                        place[i] = (int8_t)requantise(sum[i], multiplier[i], shift[i], offset[i]);
+                    }
                 }
                 place += channels;
             }
@@ -459,7 +488,7 @@ void scene_sum(const scene_sum_layer *layer, const int8_t *a, const int8_t *b, i
     const int32_t by_a = layer->multiplier_a, by_b = layer->multiplier_b;
     const int32_t constant = layer->constant, shift = layer->shift;
     for (size_t i = 0; i < count; i++) {
-        out[i] = saturate((a[i] * by_a + b[i] * by_b + constant) >> shift);
+        out[i] = (int8_t)saturate((a[i] * by_a + b[i] * by_b + constant) >> shift);
     }
 }
 
@@ -474,7 +503,7 @@ void scene_product(const scene_product_layer *layer, const int8_t *a, const int8
         for (size_t c = 0; c < channels; c++) {
             const size_t at = place * channels + c;
             const int32_t product = (a[at] - layer->zero_point_a) * (by[c] - layer->zero_point_b);
-            out[at] = requantise(product, multiplier, shift, offset);
+            out[at] = (int8_t)requantise(product, multiplier, shift, offset);
         }
     }
 }
@@ -489,7 +518,7 @@ void scene_global_mean(const scene_global_mean_layer *layer, const int8_t *in, i
         for (size_t place = 0; place < layer->places; place++) {
             sum += in[place * layer->channels + c];
         }
-        out[c] = requantise(sum, multiplier, shift, offset);
+        out[c] = (int8_t)requantise(sum, multiplier, shift, offset);
     }
 }
 
@@ -516,7 +545,7 @@ void scene_mean_pool(const scene_pool_layer *layer, const int8_t *in, int8_t *ou
                         sum += in[(row + k) * channels + c];
                     }
                 }
-                *out++ = requantise(sum, multiplier, shift, offset);
+                *out++ = (int8_t)requantise(sum, multiplier, shift, offset);
             }
         }
     }
@@ -560,7 +589,7 @@ void scene_encode_bands(const int32_t *gains, const int32_t *offsets, int32_t sh
         const int32_t gain = gains[mel], offset = offsets[mel];
         for (size_t frame = 0; frame < frames; frame++) {
             const int32_t scaled = high_product(*decibels_q8++ * 65536, gain);
-            *codes++ = saturate((scaled + offset) >> shift);
+            *codes++ = (int8_t)saturate((scaled + offset) >> shift);
         }
     }
 }
