@@ -526,6 +526,9 @@ class ExportConfig:
 
     run: Path | None = option(None, "run folder of the model to export")
     format: str = option("c", "what to write; each is listed below")
+    from_wave: bool = option(
+        False, "onnx: the file takes samples (batch, samples) in -1..1, with the front end inside"
+    )
     arena_limit: int | None = option(
         None, "most bytes that all activations may take in C", unit="bytes", least=1
     )

@@ -92,6 +92,11 @@ EXPORTS: dict[str, Row] = {
         "C99 in 8-bit integers for a microcontroller, of an int8 run",
         "own kernels",
     ),
+    "onnx": Row(
+        "compress.wave_runs:export_onnx",
+        "with --from-wave: one ONNX file from sound to logits, the front end inside",
+        "own design; the front end as convolution and matrix product",
+    ),
 }
 
 TIMM_PREFIX = "timm/"

@@ -13,6 +13,7 @@ from compress.errors import InputError
 RUNNING_STATISTICS = "running statistics"
 QUANTISATION = "quantisation parameters"
 INPUT_SCALING = "input scaling"
+FRONT_END = "front end"
 SETTINGS = "shapes and settings"
 
 

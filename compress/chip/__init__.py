@@ -6,5 +6,6 @@ arena        where each activation lies in one array, by lifetimes
 emit         layers and offsets as the text of C files
 host         those files compiled and called on this machine
 export       python -m compress.export --format c
+frontend_c   the front end and the stream of decisions around the network, as C
 sources      the kernels, and what else is the same in every export
 """

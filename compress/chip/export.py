@@ -17,7 +17,7 @@ import numpy as np
 
 from compress import cli, evaluate, metrics, runs
 from compress.artefacts import onnx_file
-from compress.chip import arena, emit, host
+from compress.chip import arena, emit, frontend_c, frontend_host, host
 from compress.chip.arena import Plan
 from compress.chip.counting import count_constants
 from compress.chip.fixed_point import FIXED_POINT
@@ -60,6 +60,9 @@ def c_run(parent: Run, config: ExportConfig) -> tuple[Run, list[str]]:
         emit.SOURCE: emit.source(network, plan, data.class_names),
         **{name: emit.copied_file(name) for name in emit.COPIED},
     }
+    if data.frontend is not None:
+        texts |= frontend_c.frontend_texts(data.frontend)
+        texts |= frontend_c.scene_texts(data.frontend, network.interface.output_scale)
     settings = {
         "stage": "export",
         "format": "c",
@@ -93,7 +96,7 @@ def c_run(parent: Run, config: ExportConfig) -> tuple[Run, list[str]]:
         if writer.begin(config.force):
             cli.say(f"c         {parent.name}: finished before, {writer.folder}")
         else:
-            _make(parent, writer, network, plan, texts, data, split)
+            _make(parent, writer, network, plan, texts, data, split, config.data)
     written = runs.open_run(writer.folder)
     return written, lines_of(parent, written)
 
@@ -157,6 +160,7 @@ def _make(
     texts: dict[str, str],
     data: SpectrogramSet,
     split: Split,
+    spec: str | None,
 ) -> None:
     started = time.monotonic()
     folder = writer.folder
@@ -167,13 +171,19 @@ def _make(
         codes = {
             side: _codes_of(compiled, data, getattr(split, side)) for side in evaluate.SIDES
         }
+        sound = frontend_host.measure(folder, compiled, codes["test"], data, split, spec)
     golden = _golden(data, split.test, codes["test"])
     runs.write_text(folder / emit.GOLDEN, emit.golden_header(golden))
     _run_golden(folder)
     figures, decisions = _measure(parent, folder, network, plan, codes, data, split)
+    if sound is not None:
+        figures["front_end"] = sound
     evaluate.save_decisions(folder / DECISIONS, decisions)
     frontend = data.frontend.to_dict() if data.frontend else None
-    runs.write_text(folder / README, emit.readme(network, plan, data.class_names, frontend))
+    text = emit.readme(network, plan, data.class_names, frontend)
+    if data.frontend is not None:
+        text += frontend_c.readme(data.frontend)
+    runs.write_text(folder / README, text)
     runs.write_json(folder / runs.METRICS, figures)
     made = [*texts, emit.GOLDEN, README, runs.SPLIT, runs.METRICS, DECISIONS]
     writer.finish(made, seconds=round(time.monotonic() - started, 3))
@@ -329,6 +339,7 @@ def lines_of(parent: Run, written: Run) -> list[str]:
         f"{constants['bytes']:,} bytes of constants in flash",
         f"exact     every code of {exact['windows']:,} test windows equals the integers in numpy",
         *_agreement_lines(agreement),
+        *frontend_host.lines_of(found.get("front_end")),
         "Time is not reported: this machine's says nothing of a chip's.",
     ]  # fmt: skip
 
