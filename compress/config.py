@@ -283,6 +283,9 @@ class RunOptions:
     out: Path | None = option(None, "run folder to write (default: a name under runs/)")
     runs: Path = option(Path("runs"), "folder that holds the run folders")
     force: bool = option(False, "start again in a run folder that holds another run")
+    logger: tuple[str, ...] = option(
+        ("csv",), "where the curves go while it trains: csv, tensorboard, wandb, mlflow"
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -290,7 +293,9 @@ class RecipeOptions:
     """The training recipe and the values of it that are changed most."""
 
     epochs: int | None = option(None, "most epochs, instead of the recipe's", least=1)
-    batch_size: int | None = option(None, "windows per step, instead of the recipe's", least=1)
+    batch_size: tuple[str, ...] = option(
+        (), "windows per step, instead of the recipe's: a number, or EPOCH:SIZE,EPOCH:SIZE,..."
+    )
     learning_rate: float | None = option(
         None, "peak learning rate, instead of the recipe's", least=0.0
     )
@@ -301,6 +306,23 @@ class RecipeOptions:
     )
     patience: int | None = option(
         None, "epochs without a better validation loss before stopping", least=1
+    )
+    label_loss: str | None = option(
+        None, "loss on hard labels, instead of the recipe's: cross_entropy or focal"
+    )
+    class_weights: tuple[str, ...] = option(
+        (),
+        "weight of each class in that loss: none, balanced, or numbers in the order of the "
+        "classes, W,W,...",
+    )
+    schedule: str | None = option(
+        None, "learning rate over time, instead of the recipe's", choices=("cosine", "plateau")
+    )
+    plateau_factor: float | None = option(
+        None, "a plateau multiplies the learning rate by it", least=0, most=1
+    )
+    plateau_patience: int | None = option(
+        None, "epochs without a better validation loss that make a plateau", least=0
     )
 
 

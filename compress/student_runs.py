@@ -105,14 +105,20 @@ def twin_run(
     force: bool = False,
 ) -> Run:
     """A student trained on labels alone."""
-    model, parent = new_student(session, name, weights, activation, dropout)
+    model, parent = new_student(
+        session,
+        name,
+        weights,
+        recipe.activation if activation is None else activation,
+        recipe.dropout if dropout is None else dropout,
+    )
     training = Training(
         stage="train",
         family="student",
         name=name,
         model=model,
         recipe=recipe,
-        make_task=lambda material: LabelTask(recipe),
+        make_task=lambda material: LabelTask(recipe, material.class_counts),
         settings={"weights": _file_hash(weights)},
         parent=parent,
         out=out,
@@ -141,6 +147,7 @@ def distill_task(
         distillation.label_loss_weight,
         distillation.distill_loss_weight,
         logits,
+        material.class_counts,
     )
 
 
@@ -157,7 +164,7 @@ def distilled_run(
     """A student trained on labels and on its teachers' logits."""
     for teacher in distillation.teachers:
         check_teacher(session, teacher)
-    model, parent = new_student(session, name, weights)
+    model, parent = new_student(session, name, weights, recipe.activation, recipe.dropout)
     training = Training(
         stage="distill",
         family="student",

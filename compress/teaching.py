@@ -32,6 +32,10 @@ def teacher_run(
     force: bool = False,
 ) -> Run:
     """A timm teacher trained on the session's data, or the finished run of just that."""
+    if recipe.activation is not None or recipe.dropout is not None:
+        raise InputError(
+            "recipe of the teacher: activation and dropout are a student's; leave them out"
+        )
     torch.manual_seed(session.seed)
     model = registry.build_teacher(
         name,
@@ -47,7 +51,7 @@ def teacher_run(
         name=name,
         model=model,
         recipe=recipe,
-        make_task=lambda material: LabelTask(recipe),
+        make_task=lambda material: LabelTask(recipe, material.class_counts),
         settings={"pretrained": pretrained},
         out=out,
         force=force,
