@@ -201,6 +201,11 @@ def open_run(folder: Path) -> Run:
     return Run(folder, manifest)
 
 
+def is_folder(name: str) -> bool:
+    """Whether the name of a teacher means a run folder and not a network of timm."""
+    return "/" in name or Path(name).is_dir()
+
+
 def find_runs(root: Path) -> list[Path]:
     """Folders below ``root`` that hold a manifest, sorted."""
     return sorted(path.parent for path in root.rglob(MANIFEST)) if root.is_dir() else []

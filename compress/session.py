@@ -81,13 +81,14 @@ class Session:
 def data_name(data: SpectrogramSet, split: Split) -> str:
     """The data set and its fold, as a part of a run folder's name."""
     fold = f"-fold{split.fold}" if split.fold is not None else ""
+    fold += f"of{split.folds}" if split.folds is not None else ""
     return runs.slug(Path(data.name).name.removesuffix(" (synthetic)")) + fold
 
 
 def read_data(options: DataOptions) -> tuple[SpectrogramSet, Split]:
     """The data set and its split; raises InputError for everything that is wrong with either."""
     data = open_chosen(options)
-    return data, make_split(data, options.data_seed, options.fold)
+    return data, make_split(data, options.data_seed, options.fold, options.folds)
 
 
 def open_session(data_options: DataOptions, run_options: RunOptions) -> Session:
@@ -213,6 +214,7 @@ def train_run(session: Session, training: Training) -> Run:
         "settings": settings,
         "seed": session.seed,
         "fold": session.split.fold,
+        "folds": session.split.folds,
         "device": _device_name(session.fabric.device),
         "processes": session.fabric.world_size,
         "data": session.data.describe(),

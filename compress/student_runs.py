@@ -104,14 +104,10 @@ def twin_run(
     out: Path | None = None,
     force: bool = False,
 ) -> Run:
-    """A student trained on labels alone."""
-    model, parent = new_student(
-        session,
-        name,
-        weights,
-        recipe.activation if activation is None else activation,
-        recipe.dropout if dropout is None else dropout,
-    )
+    """A student trained on labels alone. activation, dropout: instead of the recipe's."""
+    activation = recipe.activation if activation is None else activation
+    dropout = recipe.dropout if dropout is None else dropout
+    model, parent = new_student(session, name, weights, activation, dropout)
     training = Training(
         stage="train",
         family="student",
@@ -158,13 +154,17 @@ def distilled_run(
     distillation: Distillation,
     *,
     weights: Path | None = None,
+    activation: str | None = None,
+    dropout: float | None = None,
     out: Path | None = None,
     force: bool = False,
 ) -> Run:
-    """A student trained on labels and on its teachers' logits."""
+    """A student trained on labels and on its teachers' logits. See :func:`twin_run`."""
     for teacher in distillation.teachers:
         check_teacher(session, teacher)
-    model, parent = new_student(session, name, weights, recipe.activation, recipe.dropout)
+    activation = recipe.activation if activation is None else activation
+    dropout = recipe.dropout if dropout is None else dropout
+    model, parent = new_student(session, name, weights, activation, dropout)
     training = Training(
         stage="distill",
         family="student",
