@@ -11,6 +11,7 @@ COMMANDS = {
     "distill": "train a student under a teacher, export it, measure the file",
     "crossval": "train a student on every fold; means and spreads over the folds",
     "sweep": "search the values of a recipe; the best trial becomes a recipe",
+    "ensemble": "several trained networks as one file, measured and gated as one",
     "prune": "take channels out of a trained student until it meets a target",
     "quantize": "turn a trained student into an int8 file, measured against the float one",
     "export": "write a trained model in the form that a device takes, measured as written",

@@ -455,6 +455,22 @@ class SweepConfig(DataOptions, RunOptions, RecipeOptions, TeachingOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
+class EnsembleConfig(DataOptions, RunOptions, RecipeOptions):
+    """python -m compress.ensemble"""
+
+    member: tuple[Path, ...] = option((), "run folder of a member")
+    student: str | None = option(None, "student whose members are trained first, one per seed")
+    seeds: int = option(3, "members to train, with the seeds --seed, --seed + 1, ...", least=2)
+    recipe: str = option("audiobots", "training recipe of members: a name or a TOML file")
+    combine: str = option(
+        "probabilities", "what the mean is taken of", choices=("probabilities", "logits")
+    )
+    data: str | None = option(
+        None, "data set, as for train (default: scenes, or that of the members, from the cache)"
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
 class GateConfig:
     """What is checked against which limits."""
 

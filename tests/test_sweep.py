@@ -156,10 +156,10 @@ def test_pictures_and_page(swept):
 
 
 def test_the_same_command_tries_nothing_again(swept, npy_data, capsys):
-    before = (swept / study.JOURNAL).read_bytes()
+    before = json.loads((swept / sweep.RESULT).read_text())
     assert run_sweep("--data", npy_data, "--out", swept, "--trials", 5) == 0
     assert "5 finished before" in capsys.readouterr().out
-    assert (swept / study.JOURNAL).read_bytes() == before
+    assert json.loads((swept / sweep.RESULT).read_text()) == before
 
 
 @pytest.mark.parametrize(
