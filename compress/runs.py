@@ -153,8 +153,12 @@ class Run:
         return read_json(self.file(METRICS))
 
     def model_hash(self) -> str:
-        """The hash that children record of this parent: its weights' bytes, or its int8 file's."""
-        return sha256_file(self.file(ONNX if self.manifest["stage"] == "quantize" else WEIGHTS))
+        """The hash that children record of this parent: its weights' bytes, or its int8 file's.
+
+        Of an ensemble it is its file's too: the same weights give other logits by another mean.
+        """
+        by_file = self.manifest["stage"] in ("quantize", "ensemble")
+        return sha256_file(self.file(ONNX if by_file else WEIGHTS))
 
     def reference(self) -> dict[str, str]:
         """What a manifest records of a parent or a teacher."""

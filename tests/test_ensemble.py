@@ -131,6 +131,17 @@ def test_an_ensemble_teaches_as_its_members_do(combined, members, npy_data, tmp_
         np.testing.assert_allclose(np.float64(rows[0]), np.float64(rows[1]), rtol=1e-3)
 
 
+def test_ensembles_of_one_weights_by_another_mean_are_told_apart(members, tmp_path):
+    """Else the stored logits of one teacher would be taken for those of the other."""
+    given = [word for member in members for word in ("--member", member)]
+    hashes = set()
+    for how in ("probabilities", "logits"):
+        out = tmp_path / how
+        assert call(EnsembleConfig, ensemble, *given, "--combine", how, "--out", out) == 0
+        hashes.add(runs.open_run(out).model_hash())
+    assert len(hashes) == 2
+
+
 def test_the_same_ensemble_is_made_once(combined, members, capsys):
     how, run = combined
     before = (run.folder / runs.MANIFEST).read_text()
