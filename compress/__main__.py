@@ -15,6 +15,7 @@ COMMANDS = {
     "prune": "take channels out of a trained student until it meets a target",
     "quantize": "turn a trained student into an int8 file, measured against the float one",
     "export": "write a trained model in the form that a device takes, measured as written",
+    "stream": "how surely and how soon a run follows scenes that change",
     "predict": "classes over time of a sound file, by a finished run",
     "report": "tabulate and draw every run, as text, CSV, JSON and one HTML page",
     "gate": "fail files and students that are over their budget",

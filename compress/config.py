@@ -471,6 +471,32 @@ class EnsembleConfig(DataOptions, RunOptions, RecipeOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
+class StreamConfig:
+    """python -m compress.stream"""
+
+    run: Path | None = option(None, "run folder of the model")
+    hours: float = option(8.0, "sound to put together", unit="h", least=0.01, most=1000.0)
+    dwell: float = option(20.0, "mean time that a scene lasts", unit="s", least=0.1, most=3600.0)
+    seed: int = option(0, "seed of the scenes", least=0)
+    data: str | None = option(
+        None, "data set (default: that of the run, from the cache), as for distill"
+    )
+    data_seed: int = option(0, "seed of the synthetic scenes and of the split", least=0)
+    fold: int | None = option(None, "official fold that is the test set", least=1)
+    folds: int | None = option(None, "folds that were dealt outside the test", least=2, most=100)
+    classes: str = option(
+        "own", "class names of the data set, or the report's five", choices=("own", "five")
+    )
+    reference: str = option("clip", "what 0 dB means", choices=("clip", "fixed"))
+    strict: bool = option(False, "refuse a data set with unreadable files instead of skipping them")
+    cache: Path | None = option(
+        None, "folder for prepared data (default: $COMPRESS_CACHE or ~/.cache/compress-workbench)"
+    )
+    workers: int = option(0, "processes that prepare data; 0: one per core", least=0)
+    out: Path | None = option(None, "folder to write into (default: the run folder)")
+
+
+@dataclass(frozen=True, kw_only=True)
 class GateConfig:
     """What is checked against which limits."""
 
@@ -515,7 +541,17 @@ class PredictConfig:
     model: Path | None = option(None, "run folder with model.onnx, or an .onnx file in one")
     hop: float = option(0.62, "time from one decision to the next", unit="s", least=0.01, most=60.0)
     smoothing: float = option(
-        2.0, "time constant of the smoothed decision; 0: none", unit="s", least=0.0, most=600.0
+        2.0, "time constant of the mean, or length of the vote; 0: none", unit="s", least=0.0,
+        most=600.0,
+    )
+    decision: str = option(
+        "mean",
+        "how windows decide together: majority of the last --smoothing seconds, exponential mean, "
+        "or a hidden Markov model of scenes that last --dwell seconds in the mean",
+        choices=("majority", "mean", "hmm"),
+    )
+    dwell: float = option(
+        20.0, "mean time that a scene lasts, for --decision hmm", unit="s", least=0.1, most=3600.0
     )
     frontend: str = option(
         "run",
