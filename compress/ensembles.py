@@ -121,8 +121,11 @@ def ensemble_run(
     check_members(members)
     first = members[0]
     split = _split(first)
-    names = {run.name for run in members}
-    name = f"{len(members)}x {names.pop()}" if len(names) == 1 else f"{len(members)} networks"
+    names = list(dict.fromkeys(run.name for run in members))
+    if len(names) == 1:
+        name = f"{len(members)}x {names[0]}"
+    else:
+        name = " + ".join(names) if len(members) < 4 else f"{len(members)} networks"
     settings = {
         "stage": "ensemble",
         "combine": how,
