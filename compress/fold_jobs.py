@@ -169,6 +169,10 @@ def _lost_engine() -> tuple[type[Exception], ...]:
         from distributed import KilledWorker
 
         found.append(KilledWorker)
+    if "ray" in sys.modules:
+        from ray.exceptions import RayError
+
+        found.append(RayError)
     return tuple(found)
 
 
@@ -185,11 +189,12 @@ def _ends(
 
     work = [joblib.delayed(run_fold)(folder, options, fold, Path.cwd()) for fold in folds]
     with _engine(engine, scheduler):
-        backend = {"backend": "threading", "n_jobs": jobs} if engine == "local" else {"n_jobs": -1}
-        parallel = joblib.Parallel(
-            **backend, batch_size=1, pre_dispatch="all", return_as="generator_unordered"
-        )
-        yield from parallel(work)
+        backend: dict[str, Any] = {"n_jobs": -1}
+        if engine == "local":
+            backend = {"backend": "threading", "n_jobs": jobs}
+        # ray's backend gives all ends at once, the others each as it comes
+        backend["return_as"] = "list" if engine == "ray" else "generator_unordered"
+        yield from joblib.Parallel(**backend, batch_size=1, pre_dispatch="all")(work)
 
 
 @contextlib.contextmanager
@@ -200,29 +205,32 @@ def _engine(engine: str, scheduler: str | None) -> Iterator[Any]:
         return
     import joblib
 
-    try:
-        if engine == "dask":
-            from distributed import Client
+    with contextlib.ExitStack() as stack:
+        try:
+            if engine == "dask":
+                from distributed import Client
 
-            with Client(scheduler, timeout="10s") as client, joblib.parallel_config("dask"):
+                client = stack.enter_context(Client(scheduler, timeout="10s"))
                 if not client.scheduler_info()["workers"]:
                     cli.say(f"note      {scheduler} has no workers yet; waiting for some")
-                yield
-            return
-        import ray
-        from ray.util.joblib import register_ray
-    except ImportError:
-        extra = "ray" if engine == "ray" else "cluster"
-        raise InputError(
-            f"--engine {engine}: the package is not installed; pip install '.[{extra}]'"
-        ) from None
-    except (OSError, TimeoutError, ValueError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise InputError(
-            f"--scheduler {scheduler}: no {engine} scheduler answers there ({reason}); start one "
-            "(dask scheduler, dask worker ADDRESS) and give its address"
-        ) from None
-    ray.init(address=scheduler, ignore_reinit_error=True)
-    register_ray()
-    with joblib.parallel_config("ray"):
+            else:
+                import ray
+                from ray.util.joblib import register_ray
+
+                ray.init(address=scheduler, ignore_reinit_error=True, log_to_driver=False)
+                stack.callback(ray.shutdown)
+                register_ray()
+        except ImportError:
+            extra = "ray" if engine == "ray" else "cluster"
+            raise InputError(
+                f"--engine {engine}: the package is not installed; pip install '.[{extra}]'"
+            ) from None
+        except (OSError, TimeoutError, ValueError) as error:
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            start = "dask scheduler, dask worker ADDRESS" if engine == "dask" else "ray start"
+            raise InputError(
+                f"--scheduler {scheduler}: no {engine} scheduler answers there ({reason}); start "
+                f"one ({start}) and give its address"
+            ) from None
+        stack.enter_context(joblib.parallel_config(engine))
         yield

@@ -149,9 +149,10 @@ def page(result: Result, pictures: Sequence[str]) -> str:
         "(fANOVA). With few trials this is a hint, not a finding.",
     )
     drawn = "".join(
-        f'<figure class="card" style="margin-top:16px"><div class="draw" style="background:#fff">'
-        f"{_embedded(svg)}</div><figcaption>{_text(caption)}</figcaption></figure>"
-        for svg, caption in zip(pictures, captions, strict=True)
+        f'<figure class="card" style="margin-top:16px"><div class="draw" style="background:#fff;'
+        f'max-width:{width}px">{_embedded(svg)}</div><figcaption>{_text(caption)}</figcaption>'
+        "</figure>"
+        for svg, caption, width in zip(pictures, captions, (1180, 640), strict=True)
     )
     values = ", ".join(f"{name} {_shown(best['values'][name])}" for name in names)
     return (

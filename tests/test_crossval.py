@@ -212,6 +212,19 @@ def test_a_fold_lost_too_often_is_an_error_and_a_refused_one_is_not_repeated(tmp
     assert calls == [1, 1, 1]
 
 
+def test_a_scheduler_that_does_not_answer_is_one_line(npy_data, tmp_path, capsys, monkeypatch):
+    distributed = pytest.importorskip("distributed")
+
+    def refuse(address, timeout):
+        raise OSError(f"Timed out trying to connect to {address}")
+
+    monkeypatch.setattr(distributed, "Client", refuse)
+    given = ["--data", npy_data, "--runs", tmp_path, "--engine", "dask", "--scheduler", "tcp://x:1"]
+    assert run_crossval(*given) == 2
+    error = capsys.readouterr().err
+    assert "no dask scheduler answers" in error and error.count("\n") == 1
+
+
 @pytest.mark.parametrize("script", ["crossval.slurm", "crossval.lsf"])
 def test_submit_scripts_name_the_fold(script, tmp_path):
     """What the scheduler runs, with a stand-in for python that prints its arguments."""
