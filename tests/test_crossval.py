@@ -305,3 +305,40 @@ def test_a_lost_dask_worker_is_reported_and_its_fold_is_run_again(npy_data, tmp_
     assert process.returncode == 0, out
     assert f"lost process {child} on" in out and "it was run again" in out
     assert "2 folds, mean" in out
+
+
+def test_official_folds_are_the_folds(tmp_path, monkeypatch):
+    """Each is the test once, whatever --folds says; the ordinary run is that of --fold K."""
+    import dataclasses
+
+    from test_fit import small_set
+
+    import compress.data
+    from compress import session
+
+    data = dataclasses.replace(small_set(60), folds=np.arange(60) // 5 % 2 + 1)
+    monkeypatch.setattr(session, "open_chosen", lambda options: data)
+    monkeypatch.setattr(compress.data, "open_chosen", lambda options: data)
+    for fold in (1, 2):
+        assert run_crossval("--runs", tmp_path, "--fold-index", fold) == 0
+    assert run_crossval("--runs", tmp_path, "--collect") == 0
+    (file,) = tmp_path.glob("*-crossval-*/crossval.json")
+    summary = json.loads(file.read_text())
+    assert summary["official_folds"] and [f["fold"] for f in summary["folds"]] == [1, 2]
+    assert sum(map(sum, summary["confusion"]["clips"])) == 60, "every clip is tested once"
+    for entry in summary["folds"]:
+        run = runs.open_run(file.parent / entry["run"])
+        test = Split.from_json(runs.read_json(run.file(runs.SPLIT))).test
+        assert set(data.folds[test]) == {entry["fold"]}
+
+
+@pytest.mark.slow
+def test_a_teacher_by_name_is_trained_in_each_fold(npy_data, tmp_path):
+    given = ["--data", npy_data, "--runs", tmp_path, "--folds", 2, "--teacher", "test_resnet",
+             "--teacher-epochs", 1]  # fmt: skip
+    for fold in (1, 2):
+        assert run_crossval(*given, "--fold-index", fold) == 0
+    assert run_crossval(*given, "--collect") == 0
+    assert len(list(tmp_path.glob("test-resnet-teacher-*"))) == 2
+    (file,) = tmp_path.glob("*-crossval-*/crossval.json")
+    assert json.loads(file.read_text())["stage"] == "distill"

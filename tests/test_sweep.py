@@ -202,3 +202,17 @@ def test_two_processes_lose_no_trial_when_one_is_killed(npy_data, tmp_path):
     assert len(rows) == 12 and all(row["state"] in ("complete", "pruned") for row in rows)
     values = [tuple(row["values"].values()) for row in rows]
     assert len(set(values)) == 12, "each tried once, none twice"
+
+
+@pytest.mark.slow
+def test_a_sweep_under_a_teacher(npy_data, tmp_path, capsys):
+    from compress import distill
+    from compress.config import DistillConfig
+
+    given = ["--data", npy_data, "--teacher", "test_resnet", "--teacher-epochs", 1]
+    assert run_sweep(*given, "--runs", tmp_path, "--trials", 3, "--space", "narrow") == 0
+    assert "compress.distill" in capsys.readouterr().out
+    (best,) = tmp_path.glob("*-sweep-*/best.toml")
+    assert len(list(tmp_path.glob("test-resnet-teacher-*"))) == 1, "one teacher for all trials"
+    given = ["--student", "audiobot50", *given, "--recipe", best, "--runs", tmp_path]
+    assert cli.main(DistillConfig, distill.run, "", [*map(str, given), "--workers", "1"]) == 0
