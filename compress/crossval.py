@@ -121,7 +121,7 @@ def _train(config: CrossvalConfig, data: SpectrogramSet, folds: list[int], folde
 
     from compress import fold_jobs, runs, toml_text
 
-    values = toml_text.changed(config) | {"out": folder, "jobs": None, "force": None}
+    values = toml_text.changed(config) | {"out": folder, "jobs": None}
     for name in ("engine", "scheduler", "attempts"):
         values.pop(name, None)
     if config.engine == "local" and not config.threads:

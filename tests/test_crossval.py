@@ -81,11 +81,11 @@ def test_a_fold_that_is_not_there(fold, folds, words):
 
 @pytest.fixture(scope="module")
 def gathered(npy_data, tmp_path_factory):
-    """(folder of runs, folder of the summary) of three folds trained one by one."""
+    """(folder of runs, folder of the summary) of two folds trained one by one."""
     root = tmp_path_factory.mktemp("folds")
     os.environ["COMPRESS_CACHE"] = str(tmp_path_factory.getbasetemp() / "cache")
-    options = ["--data", npy_data, "--folds", 3, "--runs", root]
-    for fold in (1, 2, 3):
+    options = ["--data", npy_data, "--folds", 2, "--runs", root]
+    for fold in (1, 2):
         assert run_crossval(*options, "--fold-index", fold) == 0
     assert run_crossval(*options, "--collect") == 0
     return root, next(root.glob("audiobot50-crossval-*"))
@@ -115,7 +115,7 @@ def test_the_summary_is_that_of_the_folds_own_files(gathered):
 
 def test_a_fold_is_the_run_that_train_makes(gathered, npy_data, capsys):
     root, _ = gathered
-    given = [*SMALL, "--data", npy_data, "--runs", root, "--folds", 3, "--fold", 2]
+    given = [*SMALL, "--data", npy_data, "--runs", root, "--folds", 2, "--fold", 2]
     assert cli.main(TrainConfig, train.run, "", list(map(str, given))) == 0
     assert "finished before" in capsys.readouterr().out
 
@@ -125,14 +125,14 @@ def test_the_report_groups_the_folds(gathered):
 
     entries, _ = report.gather(gathered[0], budgets.Budgets())
     (summary,) = report.summaries(entries)
-    assert (summary.runs, summary.varied) == (3, "folds")
+    assert (summary.runs, summary.varied) == (2, "folds")
 
 
 def test_all_folds_there_means_nothing_to_train(gathered, npy_data, capsys, monkeypatch):
     monkeypatch.setattr(fold_jobs, "run_fold", None)  # would fail if it were called
     root, _ = gathered
-    assert run_crossval("--data", npy_data, "--folds", 3, "--runs", root) == 0
-    assert "3 finished before" in capsys.readouterr().out
+    assert run_crossval("--data", npy_data, "--folds", 2, "--runs", root) == 0
+    assert "2 finished before" in capsys.readouterr().out
 
 
 def test_a_missing_fold_is_named(npy_data, tmp_path, capsys):
@@ -148,7 +148,7 @@ def test_a_changed_file_is_not_summarised(gathered, npy_data, capsys):
     before = file.read_bytes()
     try:
         file.write_bytes(before + b"\0")
-        assert run_crossval("--data", npy_data, "--folds", 3, "--runs", root, "--collect") == 2
+        assert run_crossval("--data", npy_data, "--folds", 2, "--runs", root, "--collect") == 2
         assert "changed since this run was finished" in capsys.readouterr().err
     finally:
         file.write_bytes(before)

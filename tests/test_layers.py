@@ -23,7 +23,9 @@ COMMANDS = {"teach", "train", "distill", "prune", "quantize", "predict", "report
 LIGHT = (
     "compress", "compress.cli", "compress.config", "compress.registry", "compress.runs",
     "compress.recipe", "compress.artefacts", "compress.gate", "compress.report", "compress.data",
-    "students", "teachers", "reports", "reports.records", "reports.tables",
+    "compress.search_space", "compress.toml_text", "compress.decisions", "compress.fold_jobs",
+    "students", "teachers", "reports", "reports.records", "reports.tables", "reports.crossval",
+    "reports.sweep", "reports.stream",
 )  # fmt: skip
 HEAVY = ("torch", "timm", "onnx", "onnxruntime", "matplotlib", "scipy")
 

@@ -51,36 +51,44 @@ def test_an_unknown_logger_names_the_nearest(capsys, tmp_path):
     assert "tensorboard" in capsys.readouterr().err
 
 
-def test_csv_is_written_after_every_epoch(npy_data, tmp_path, monkeypatch):
-    seen = []
-    write = fit.write_curves
-
-    def spy(path, history):
-        write(path, history)
-        seen.append(len(curves(path.parent)))
-
-    monkeypatch.setattr(fit, "write_curves", spy)
-    assert run_train("--data", npy_data, "--out", tmp_path / "r") == 0
-    assert seen == [1, 2, 2], "twice while it trains, once at its end"
-    assert [row["epoch"] for row in curves(tmp_path / "r")] == [1, 2]
+ROWS = [
+    {"epoch": 1, "train_loss": 1.5, "validation_loss": 1.25, "learning_rate": 1e-3},
+    {"epoch": 2, "train_loss": 1.0, "validation_loss": 0.75, "learning_rate": 5e-4},
+]
 
 
-def test_tensorboard_has_the_rows_of_the_curves_and_the_figures_of_the_file(npy_data, tmp_path):
+def send(name: str, folder: Path) -> None:
+    """Two epochs and the figures of a file that was measured, as a training sends them."""
+    runs.write_json(
+        folder / runs.METRICS,
+        {"splits": {"test": {"accuracy": 0.75, "loss": 0.5}}, "params": 7, "macs": None},
+    )
+    with tracking.opened([name], folder, {"settings": {"model": "x"}}) as loggers:
+        for row in ROWS:
+            loggers(row)
+        loggers.finish(folder)
+
+
+def test_csv_is_written_after_every_epoch(tmp_path):
+    with tracking.opened(["csv"], tmp_path, {}) as loggers:
+        for number, row in enumerate(ROWS, 1):
+            loggers(row)
+            assert curves(tmp_path) == ROWS[:number]
+
+
+def test_tensorboard_has_the_rows_and_the_figures_of_the_file(tmp_path):
     pytest.importorskip("tensorboard")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    out = tmp_path / "r"
-    given = ["--data", npy_data, "--out", out, "--logger", "csv", "--logger", "tensorboard"]
-    assert run_train(*given) == 0
-    events = EventAccumulator(str(out / "tensorboard"))
+    send("tensorboard", tmp_path)
+    send("tensorboard", tmp_path)  # again: it begins anew
+    events = EventAccumulator(str(tmp_path / "tensorboard"))
     events.Reload()
-    rows = curves(out)
-    for name in ("train_loss", "validation_loss", "validation_accuracy", "learning_rate"):
+    for name in ("train_loss", "validation_loss", "learning_rate"):
         found = events.Scalars(name)
         assert [event.step for event in found] == [1, 2]
-        assert [event.value for event in found] == pytest.approx([row[name] for row in rows])
-    test = runs.open_run(out).metrics()["splits"]["test"]
-    assert events.Scalars("test_accuracy")[0].value == pytest.approx(test["accuracy"])
+        assert [event.value for event in found] == pytest.approx([row[name] for row in ROWS])
+    assert events.Scalars("test_accuracy")[0].value == 0.75
 
 
 def test_a_logger_that_fails_is_named_and_the_training_goes_on(capsys):
