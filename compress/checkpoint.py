@@ -25,6 +25,10 @@ _NETWORK = "network."
 
 def build(family: str, name: str, arguments: Mapping[str, Any]) -> nn.Module:
     """A student or a teacher by name and recorded arguments; raises InputError for an unknown."""
+    if family == "ensemble":
+        from compress.ensembles import rebuild
+
+        return rebuild(arguments)
     of = registry.build_teacher if family == "teacher" else registry.build_student
     return of(name, **{key: value for key, value in arguments.items() if key != "name"})
 

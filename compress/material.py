@@ -99,6 +99,11 @@ class Material:
     def __len__(self) -> int:
         return len(self._windows)
 
+    @property
+    def class_counts(self) -> torch.Tensor:
+        """Labelled windows of each class, (classes,)."""
+        return self._targets.sum(0).cpu()
+
     def _move_codes(self) -> torch.Tensor | None:
         """All codes on the device, where they take at most half of its free memory."""
         needed = len(self) * self._sets[0].mels * self._sets[0].frames * 2

@@ -79,6 +79,25 @@ LABEL_LOSSES: dict[str, Row] = {
     ),
 }
 
+LOGGERS: dict[str, Row] = {
+    "csv": Row("compress.tracking:CsvLogger", "curves.csv, after every epoch", "own design"),
+    "tensorboard": Row(
+        "compress.tracking:TensorBoardLogger",
+        "event files in tensorboard/ of the run folder",
+        "TensorBoard",
+    ),
+    "wandb": Row(
+        "compress.tracking:WandbLogger",
+        "Weights & Biases; WANDB_MODE=offline keeps everything in the run folder",
+        "wandb",
+    ),
+    "mlflow": Row(
+        "compress.tracking:MlflowLogger",
+        "MLflow, at MLFLOW_TRACKING_URI or in mlflow.db beside the run folders",
+        "MLflow",
+    ),
+}
+
 # Each is called with the run and the options of compress.export, and gives the run it wrote and
 # the lines that say what it measured.
 EXPORTS: dict[str, Row] = {

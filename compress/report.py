@@ -299,6 +299,7 @@ def _group(manifest: dict[str, Any]) -> str:
             manifest.get("name"),
             manifest.get("stage"),
             manifest["data"].get("content_hash"),
+            manifest.get("folds"),
             fixed,
             names,
             parent.get("name") if isinstance(parent, dict) else None,

@@ -160,8 +160,12 @@ class Run:
         return read_json(self.file(METRICS))
 
     def model_hash(self) -> str:
-        """The hash that children record of this parent: its weights' bytes, or its int8 file's."""
-        return sha256_file(self.file(ONNX if self.manifest["stage"] == "quantize" else WEIGHTS))
+        """The hash that children record of this parent: its weights' bytes, or its int8 file's.
+
+        Of an ensemble it is its file's too: the same weights give other logits by another mean.
+        """
+        by_file = self.manifest["stage"] in ("quantize", "ensemble")
+        return sha256_file(self.file(ONNX if by_file else WEIGHTS))
 
     def reference(self) -> dict[str, str]:
         """What a manifest records of a parent or a teacher."""
@@ -206,6 +210,11 @@ def open_run(folder: Path) -> Run:
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise InputError(f"{folder}/{MANIFEST}: has no valid class names; the file is damaged")
     return Run(folder, manifest)
+
+
+def is_folder(name: str) -> bool:
+    """Whether the name of a teacher means a run folder and not a network of timm."""
+    return "/" in name or Path(name).is_dir()
 
 
 def find_runs(root: Path) -> list[Path]:

@@ -25,6 +25,7 @@ STAGES = (
     "distill",
     "prune",
     "quantize",
+    "ensemble",
 )  # with a colour and a shape of their own
 
 

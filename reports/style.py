@@ -5,12 +5,14 @@ STYLE = """
   --paper: #fdfdfc; --raised: #ffffff; --ink: #1d2127; --soft: #5c646f; --faint: #8a919b;
   --rule: #e2e4e7; --track: #edeff1; --accent: #0b62c4; --good: #1c7c45; --bad: #b3361e;
   --warn-paper: #fff6e5; --warn-rule: #e9c46a;
-  --teach: #7a8089; --train: #b3541e; --distill: #0b62c4; --prune: #1c7c45; --quantize: #8a3fa8; }
+  --teach: #7a8089; --train: #b3541e; --distill: #0b62c4; --prune: #1c7c45; --quantize: #8a3fa8;
+  --ensemble: #b0861a; }
 @media (prefers-color-scheme: dark) { :root {
   --paper: #14171b; --raised: #1b1f25; --ink: #e7eaee; --soft: #a3abb6; --faint: #7c858f;
   --rule: #2c323a; --track: #262b32; --accent: #6cb0ff; --good: #63c98a; --bad: #ff8f76;
   --warn-paper: #2b2416; --warn-rule: #7d6425;
-  --teach: #a9b0ba; --train: #f0a070; --distill: #6cb0ff; --prune: #63c98a; --quantize: #cf9be6; } }
+  --teach: #a9b0ba; --train: #f0a070; --distill: #6cb0ff; --prune: #63c98a; --quantize: #cf9be6;
+  --ensemble: #e2bd5a; } }
 * { box-sizing: border-box; }
 body { margin: 0; background: var(--paper); color: var(--ink);
   font: 16px/1.55 system-ui, -apple-system, "Segoe UI", Roboto, "Noto Sans", sans-serif;
@@ -73,10 +75,10 @@ svg .name { font-size: 13.5px; font-weight: 600; paint-order: stroke; stroke: va
 .front { fill: none; stroke: var(--faint); stroke-width: 1.5; }
 .faint { opacity: .5; } .interval { stroke-width: 1.6; opacity: .55; } .point { stroke: var(--raised); stroke-width: 1.2; }
 .s-teach { fill: var(--teach); } .s-train { fill: var(--train); } .s-distill { fill: var(--distill); }
-.s-prune { fill: var(--prune); } .s-quantize { fill: var(--quantize); } .s-other { fill: var(--ink); }
+.s-prune { fill: var(--prune); } .s-quantize { fill: var(--quantize); } .s-ensemble { fill: var(--ensemble); } .s-other { fill: var(--ink); }
 .interval.s-teach { stroke: var(--teach); } .interval.s-train { stroke: var(--train); }
 .interval.s-distill { stroke: var(--distill); } .interval.s-prune { stroke: var(--prune); }
-.interval.s-quantize { stroke: var(--quantize); } .interval.s-other { stroke: var(--ink); }
+.interval.s-quantize { stroke: var(--quantize); } .interval.s-ensemble { stroke: var(--ensemble); } .interval.s-other { stroke: var(--ink); }
 .cell { rx: 3px; } .right { fill: color-mix(in srgb, var(--accent) var(--share), var(--track)); }
 .wrong { fill: color-mix(in srgb, var(--bad) var(--share), var(--track)); }
 svg .share { font-size: 13.5px; font-weight: 600; } svg .clips { font-size: 11px; fill: var(--soft); }
