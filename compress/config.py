@@ -305,7 +305,19 @@ class RecipeOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainConfig(DataOptions, RunOptions, RecipeOptions):
+class InputOptions:
+    """How dB become the input of a network that is trained."""
+
+    normalise: str = option(
+        "band",
+        "input of the network: every mel band standardised over all values, or over sound alone "
+        "with silence (the -80 dB floor) at a place of its own",
+        choices=("band", "mixture"),
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig(DataOptions, RunOptions, RecipeOptions, InputOptions):
     """python -m compress.train"""
 
     student: str = option("audiobot500", "student to train (python -m compress lists them)")
@@ -318,7 +330,7 @@ class TrainConfig(DataOptions, RunOptions, RecipeOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class TeachConfig(DataOptions, RunOptions, RecipeOptions):
+class TeachConfig(DataOptions, RunOptions, RecipeOptions, InputOptions):
     """python -m compress.teach"""
 
     teacher: str = option("resnet10t", "teacher: any classifier of timm by name")
@@ -330,7 +342,7 @@ class TeachConfig(DataOptions, RunOptions, RecipeOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class DistillConfig(DataOptions, RunOptions, RecipeOptions):
+class DistillConfig(DataOptions, RunOptions, RecipeOptions, InputOptions):
     """python -m compress.distill"""
 
     student: str = option("dsc500", "student to train (python -m compress lists them)")

@@ -29,7 +29,7 @@ def run(config: DistillConfig) -> int:
     from compress.student_runs import Distillation, distilled_run, twin_run
     from compress.summary import describe_difference, table
 
-    session = open_session(config, config)
+    session = open_session(config, config, config.normalise)
     rows: list[tuple[str, Run]] = []
     twin = None
     if config.without_teacher or config.compare:

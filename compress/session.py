@@ -85,11 +85,16 @@ def read_data(options: DataOptions) -> tuple[SpectrogramSet, Split]:
     return data, make_split(data, options.data_seed, options.fold)
 
 
-def open_session(data_options: DataOptions, run_options: RunOptions) -> Session:
-    """Read the data, then start the processes that train together."""
+def open_session(
+    data_options: DataOptions, run_options: RunOptions, normalise: str = "band"
+) -> Session:
+    """Read the data, then start the processes that train together.
+
+    normalise: how the network's input is made of dB, see :class:`Normalisation`.
+    """
     data, split = read_data(data_options)
     fabric = start_processes(run_options)
-    normalisation = measure_normalisation(data, split.train)
+    normalisation = measure_normalisation(data, split.train, kind=normalise)
     session = Session(data, split, normalisation, fabric, run_options.seed, run_options.runs)
     synthetic = " (synthetic)" if data.synthetic and "synthetic" not in data.name else ""
     session.say(
@@ -201,6 +206,7 @@ def train_run(session: Session, training: Training) -> Run:
         "device": _device_name(session.fabric.device),
         "processes": session.fabric.world_size,
         "data": session.data.describe(),
+        "normalise": session.normalisation.kind,
         "parent": training.parent.reference() if training.parent else None,
         "teachers": [teacher.reference() for teacher in training.teachers],
         **({"notes": list(training.notes)} if training.notes else {}),
@@ -251,9 +257,11 @@ def build_material(
 
 
 def _settings(session: Session, training: Training) -> dict[str, Any]:
+    normalise = session.normalisation.kind
     return {
         "stage": training.stage,
         "model": training.name,
+        **({} if normalise == "band" else {"normalise": normalise}),
         "arguments": dict(training.model.arguments),
         "data": session.data.content_hash,
         "split": session.split.digest(),
