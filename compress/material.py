@@ -13,7 +13,16 @@ from typing import Any
 import numpy as np
 import torch
 
-from compress.augment import Augmenter, mix_power
+from compress.augment import (
+    Augmenter,
+    Rows,
+    add_background,
+    later_window,
+    mix_power,
+    mix_ratio,
+    mix_style,
+)
+from compress.data.audio import window_step
 from compress.data.sets import CODES_PER_DB, SpectrogramSet
 from compress.frontend import FLOOR_DB
 from compress.recipe import Augmentation
@@ -158,7 +167,8 @@ class Material:
             data.labels[windows] if part == 0 else np.full(len(windows), -1)
             for part, (data, windows) in enumerate(parts)
         ]
-        self._targets = _one_hot(np.concatenate(labels), classes).to(self.device)
+        every_label = np.concatenate(labels)
+        self._targets = _one_hot(every_label, classes).to(self.device)
         self._normalisation = normalisation
         mean = torch.from_numpy(normalisation.mean).to(self.device)
         deviation = torch.from_numpy(normalisation.deviation).to(self.device)
@@ -166,7 +176,13 @@ class Material:
         self._offset = (-mean / deviation)[None, :, None]
         floor = torch.full((self._sets[0].mels, 1), FLOOR_DB, device=self.device)
         self._floor = normalisation.apply(floor)[:, 0]
-        self.augmenter = Augmenter(augmentation, seed, len(self), self.device)
+        self.augmenter = Augmenter(
+            augmentation, seed, len(self), self.device, torch.from_numpy(every_label)
+        )
+        self._step, self._to_loudest = _window_step(self._sets[0])
+        self._following = None
+        if augmentation.time_crop_probability and self._step:
+            self._following = self._next_of_clip().to(self.device)
         self._resident = self._move_codes() if self.device.type != "cpu" else None
 
     def __len__(self) -> int:
@@ -205,14 +221,59 @@ class Material:
         draws = self.augmenter.draw(view, positions)
         x = self._decibels(positions)
         targets = self._targets[positions]
-        mix = self.augmenter.mix(draws)
-        if mix is not None:
-            partners = self._decibels(mix.partners)
-            x[mix.rows] = mix_power(x[mix.rows], partners, mix.shares)
-            targets[mix.rows] = self._mixed(targets[mix.rows], mix.partners, mix.shares)
+        self._crop(x, positions, draws)
+        behind = self.augmenter.background(draws)
+        if behind is not None:
+            partners = self._decibels(behind.partners)
+            x[behind.rows] = add_background(x[behind.rows], partners, behind.values)
+        for mix, mixed in (
+            (self.augmenter.mix(draws), mix_power),
+            (self.augmenter.mix_between(draws, positions), mix_ratio),
+        ):
+            if mix is not None:
+                x[mix.rows] = mixed(x[mix.rows], self._decibels(mix.partners), mix.values)
+                targets[mix.rows] = self._mixed(targets[mix.rows], mix)
+        self.augmenter.gain(x, draws)
         x = self._standardise(x)
+        style = self.augmenter.style(draws)
+        if style is not None:
+            partners = self._standardise(self._decibels(style.partners))
+            x[style.rows] = mix_style(x[style.rows], partners, style.values)
         x = self.augmenter.standardised(x, draws, self._floor)
         return x[:, None], targets
+
+    @property
+    def croppable(self) -> int:
+        """Windows that ``time_crop`` can begin later: those with a next one in their clip."""
+        return 0 if self._following is None else int((self._following >= 0).sum())
+
+    def _next_of_clip(self) -> torch.Tensor:
+        """(len,) position of the next window of the same clip, -1 where there is none."""
+        following = np.full(len(self), -1)
+        for number, data in enumerate(self._sets):
+            places = np.flatnonzero(self._owner == number)
+            windows = self._windows[places]
+            if _window_step(data)[0] != self._step or not len(windows):
+                continue
+            order = np.argsort(windows)
+            first, second = order[:-1], order[1:]
+            clips = data.clip_ids[windows]
+            pairs = (windows[second] == windows[first] + 1) & (clips[second] == clips[first])
+            following[places[first[pairs]]] = places[second[pairs]]
+        return torch.from_numpy(following)
+
+    def _crop(
+        self, x: torch.Tensor, positions: torch.Tensor, draws: dict[str, torch.Tensor]
+    ) -> None:
+        """Windows that begin somewhere between two of their clip, in place."""
+        if self._following is None:
+            return
+        rows, by = self.augmenter.crop(draws, self._step)
+        following = self._following[positions[rows]]
+        rows, by, following = (v[following >= 0] for v in (rows, by, following))
+        if len(rows):
+            later = self._decibels(following)
+            x[rows] = later_window(x[rows], later, by, self._step, self._to_loudest)
 
     def _standardise(self, decibels: torch.Tensor) -> torch.Tensor:
         """Standardised windows; ``decibels`` (B, mels, frames) may be changed."""
@@ -220,13 +281,11 @@ class Material:
             return self._normalisation.apply(decibels)
         return decibels.mul_(self._gain).add_(self._offset)
 
-    def _mixed(
-        self, targets: torch.Tensor, partners: torch.Tensor, shares: torch.Tensor
-    ) -> torch.Tensor:
+    def _mixed(self, targets: torch.Tensor, mix: Rows) -> torch.Tensor:
         """Mixed label distributions; a mixture with an unlabelled window is unlabelled."""
-        other = self._targets[partners]
+        other = self._targets[mix.partners]
         known = ((targets.sum(1) > 0) & (other.sum(1) > 0)).float()[:, None]
-        shares = shares[:, None]
+        shares = mix.values[:, None]
         return (shares * targets + (1 - shares) * other) * known
 
     def order(self, seed: int, epoch: int) -> torch.Tensor:
@@ -278,6 +337,15 @@ def plain_batches(
         chosen = windows[start : start + size]
         x = torch.from_numpy(data.decibels(chosen))[:, None]
         yield normalisation.apply(x), torch.from_numpy(data.labels[chosen])
+
+
+def _window_step(data: SpectrogramSet) -> tuple[int, bool]:
+    """Frames from one window of a clip to the next (0: unknown or no overlap), and whether each
+    window's 0 dB is its own loudest bin."""
+    if data.frontend is None:
+        return 0, False
+    step = window_step(data.frontend)
+    return (step if step < data.frames else 0), data.frontend.reference == "clip"
 
 
 def _one_hot(labels: np.ndarray, classes: int) -> torch.Tensor:

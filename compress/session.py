@@ -246,7 +246,7 @@ def build_material(
                 f"{session.data.mels} x {session.data.frames}"
             )
         parts.append((extra, np.arange(len(extra))))
-    return Material(
+    material = Material(
         parts,
         len(session.data.class_names),
         session.normalisation,
@@ -254,6 +254,9 @@ def build_material(
         session.seed,
         session.fabric.device,
     )
+    if recipe.time_crop_probability and not material.croppable:
+        session.say("note      time_crop does nothing: no clip of this set has a second window")
+    return material
 
 
 def _settings(session: Session, training: Training) -> dict[str, Any]:
