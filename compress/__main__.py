@@ -6,6 +6,7 @@ from compress import registry
 
 COMMANDS = {
     "data": "show what a data set holds",
+    "explore": "look at a data set: tables, spectrograms, duplicates, augmentations, on one page",
     "teach": "train a timm teacher",
     "train": "train a student on labels alone, by a recipe",
     "distill": "train a student under a teacher, export it, measure the file",

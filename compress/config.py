@@ -396,6 +396,32 @@ class ReportConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ExploreConfig(DataOptions):
+    """python -m compress.explore"""
+
+    examples: int = option(3, "spectrograms shown of each class", least=1, most=20)
+    near: float = option(
+        1.0,
+        "windows that differ by no more are near-duplicates (root mean square over audible bins)",
+        unit="dB",
+        least=0,
+        most=20,
+    )
+    augmentations: bool = option(False, "show each augmentation on clips of the set as well")
+    frontend: str = option(
+        "recorded",
+        "Hz and seconds of the axes: as the set recorded them, or this project's defaults where it "
+        "came as spectrograms",
+        choices=("recorded", "default"),
+    )
+    seed: int = option(0, "seed of the choice of examples and of the augmentations", least=0)
+    out: Path | None = option(
+        None, "folder to write into (default: explore/NAME OF THE SET in --runs)"
+    )
+    runs: Path = option(Path("runs"), "folder that holds the run folders")
+
+
+@dataclass(frozen=True, kw_only=True)
 class DataConfig(DataOptions):
     """What a data set holds."""
 

@@ -32,11 +32,16 @@ def page(report: Report) -> str:
         _details(report),
         _footer(report),
     ]
+    return document("Compression report", body)
+
+
+def document(title: str, body: Sequence[str]) -> str:
+    """A whole page of the workbench's style around parts that are escaped already."""
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">\n'
-        f"<title>Compression report</title>\n<style>{STYLE}</style>\n</head>\n<body>\n<main>\n"
+        f"<title>{_text(title)}</title>\n<style>{STYLE}</style>\n</head>\n<body>\n<main>\n"
         + "\n".join(part for part in body if part)
         + "\n</main>\n</body>\n</html>\n"
     )

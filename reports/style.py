@@ -81,6 +81,7 @@ svg .name { font-size: 13.5px; font-weight: 600; paint-order: stroke; stroke: va
 .wrong { fill: color-mix(in srgb, var(--bad) var(--share), var(--track)); }
 svg .share { font-size: 13.5px; font-weight: 600; } svg .clips { font-size: 11px; fill: var(--soft); }
 svg .strong { fill: var(--paper); } svg .none { fill: var(--faint); font-weight: 400; }
+.fill { fill: var(--accent); } .fill.floor { fill: var(--bad); }
 .track { fill: var(--track); rx: 3px; } .bar { fill: var(--accent); rx: 3px; }
 .curve { fill: none; stroke-width: 2; stroke-linejoin: round; } .train { stroke: var(--faint); } .check { stroke: var(--accent); }
 .kept { stroke: var(--train); stroke-width: 1.3; stroke-dasharray: 4 3; }

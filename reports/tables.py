@@ -290,6 +290,12 @@ def _shortened(cell: str, most: int = 60) -> str:
     return cell if len(cell) <= most else cell[: most - 1] + "…"
 
 
+def aligned(head: Sequence[str], rows: Sequence[Sequence[str]], text_columns: int = 1) -> str:
+    """A table for a terminal: the first columns are words, the others numbers."""
+    every = list(range(len(head)))
+    return _aligned(head, rows, frozenset(every[text_columns:]), every)
+
+
 def _aligned(
     head: Sequence[str], rows: Sequence[Sequence[str]], numeric: frozenset[int], used: list[int]
 ) -> str:
