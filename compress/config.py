@@ -393,6 +393,9 @@ class ReportConfig:
     out: Path | None = option(None, "folder to write the report into (default: report in --runs)")
     budgets: Path | None = option(None, "limits (default: budgets.toml here, else 500,000 params)")
     details: int = option(12, "runs with confusion matrix, recalls and curves", least=0)
+    costs: Path | None = option(
+        None, "what wrong decisions cost (default: costs.toml here, else the shipped ones)"
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -450,6 +453,11 @@ class PredictConfig:
         "run",
         "log-mel settings: those the run recorded, or the defaults where it recorded none",
         choices=("run", "default"),
+    )
+    costs: Path | None = option(
+        None,
+        "decide for the least expected cost by this TOML file, not for the most probable class; "
+        "'default': the shipped costs",
     )
     json: bool = option(False, "print one JSON object instead of text")
 

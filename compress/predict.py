@@ -14,7 +14,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,8 @@ import numpy as np
 
 from compress import cli
 from compress.config import PredictConfig
+from compress.costs import decide
+from compress.costs import load as load_costs
 from compress.data.audio import (
     AudioError,
     pad_to_window,
@@ -64,7 +66,8 @@ class Timeline:
     """Decisions over one file. Rows are windows; times in seconds.
 
     start, end: (n,) the time that each window stands for, without gaps.
-    probabilities, smoothed: (n, classes). decisions: (n,) class numbers of ``smoothed``.
+    probabilities, smoothed: (n, classes). decisions: (n,) class numbers of ``smoothed``: the most
+    probable, or those of least expected cost where there are ``costs`` (classes, classes).
     """
 
     file: Path
@@ -75,9 +78,12 @@ class Timeline:
     end: np.ndarray
     probabilities: np.ndarray
     smoothed: np.ndarray
+    costs: np.ndarray | None = None
 
     @property
     def decisions(self) -> np.ndarray:
+        if self.costs is not None:
+            return decide(self.smoothed, self.costs)
         return self.smoothed.argmax(axis=1)
 
 
@@ -95,9 +101,12 @@ def run(config: PredictConfig) -> int:
         except AudioError as error:
             raise InputError(f"{file}: {error}") from None
     model = load_model(config.model, config.frontend)
+    prices = load_costs(config.costs) if config.costs else None
+    matrix = prices.matrix(model.class_names) if prices else None
     results = []
     for file in config.files:
         timeline = classify(file, model, config.hop, config.smoothing)
+        timeline = replace(timeline, costs=matrix)
         if config.json:
             results.append(to_json(timeline, model.class_names))
         else:
@@ -111,6 +120,7 @@ def run(config: PredictConfig) -> int:
             "hop_seconds": config.hop,
             "smoothing_seconds": config.smoothing,
             "frontend": model.frontend.to_dict(),
+            "costs": prices.describe() if prices else None,
             "files": results,
         }
         cli.say(json.dumps(described, indent=1, ensure_ascii=False))

@@ -40,6 +40,7 @@ WEIGHTS = "weights.safetensors"
 ONNX = "model.onnx"
 SPLIT = "split.json"
 CURVES = "curves.csv"
+DECISIONS = "test_decisions.npz"
 CHECKPOINT = "checkpoint.pt"
 STEPS = "steps"
 

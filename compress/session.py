@@ -29,7 +29,7 @@ from compress.material import Material, Normalisation, measure_normalisation, pl
 from compress.recipe import Recipe
 from compress.runs import Run, RunWriter
 
-DECISIONS = "test_decisions.npz"
+DECISIONS = runs.DECISIONS
 Value = TypeVar("Value")
 
 

@@ -170,6 +170,9 @@ def _cell(entry: Entry, column: int, words: str) -> str:
     elif column == 11:
         within = record.within_budget
         kind = "wrap yes" if within else "wrap no" if within is False else ""
+    elif column == 12 and record.least_expected_cost is not None:
+        shown = _text(f"{record.expected_cost:.3f}")
+        below = f"at best {record.least_expected_cost:.3f}"
     below = f"<small>{below}</small>" if below else ""
     return f'<td class="{kind}">{shown}{below}</td>' if kind else f"<td>{shown}{below}</td>"
 
@@ -293,7 +296,7 @@ def _card(entry: Entry) -> str:
 
 
 def _footer(report: Report) -> str:
-    listed = "".join(f"<li>{_text(sentence)}</li>" for sentence in tables.DEFINITIONS)
+    listed = "".join(f"<li>{_text(sentence)}</li>" for sentence in tables.definitions(report))
     hashes = ""
     if report.measured:
         hashes = (

@@ -39,6 +39,8 @@ class Record:
     within_budget: bool | None = None  # None: a limited figure has not been measured
     artifact: str | None = None  # path of the file
     sha256: str | None = None  # of the file as it is now
+    expected_cost: float | None = None  # mean cost of a test clip, most probable class decided
+    least_expected_cost: float | None = None  # the same, class of least expected cost decided
 
 
 @dataclass(frozen=True)
@@ -95,6 +97,7 @@ class Report:
     detailed: Sequence[Entry] = ()  # entries shown with confusion, recall and curves
     detail_choice: str = ""  # how they were chosen, in words
     made: str = ""  # when
+    costs: str = ""  # what a wrong decision costs, in words
 
     @property
     def measured(self) -> list[Entry]:
