@@ -166,7 +166,7 @@ def _with_costs(entry: Entry, run: runs.Run, prices: costs.Costs) -> Entry:
         return entry
     decisions = evaluate.load_decisions(path)
     shown, least = costs.of_decisions(decisions, prices.matrix(run.class_names))
-    record = dataclasses.replace(entry.record, expected_cost=shown, least_expected_cost=least)
+    record = dataclasses.replace(entry.record, expected_cost=shown, expected_cost_by_costs=least)
     return dataclasses.replace(entry, record=record)
 
 

@@ -16,7 +16,7 @@ _POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 
 
 _IN_FILE = 4  # column that stands below the parameters on the page
-_HEAD = {8: "accuracy"}
+_HEAD = {8: "accuracy", 12: "cost"}
 
 
 def page(report: Report) -> str:
@@ -170,9 +170,9 @@ def _cell(entry: Entry, column: int, words: str) -> str:
     elif column == 11:
         within = record.within_budget
         kind = "wrap yes" if within else "wrap no" if within is False else ""
-    elif column == 12 and record.least_expected_cost is not None:
+    elif column == 12 and record.expected_cost_by_costs is not None:
         shown = _text(f"{record.expected_cost:.3f}")
-        below = f"at best {record.least_expected_cost:.3f}"
+        below = f"by cost {record.expected_cost_by_costs:.3f}"
     below = f"<small>{below}</small>" if below else ""
     return f'<td class="{kind}">{shown}{below}</td>' if kind else f"<td>{shown}{below}</td>"
 

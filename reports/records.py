@@ -40,7 +40,7 @@ class Record:
     artifact: str | None = None  # path of the file
     sha256: str | None = None  # of the file as it is now
     expected_cost: float | None = None  # mean cost of a test clip, most probable class decided
-    least_expected_cost: float | None = None  # the same, class of least expected cost decided
+    expected_cost_by_costs: float | None = None  # decided for the least expected cost
 
 
 @dataclass(frozen=True)

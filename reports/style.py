@@ -36,7 +36,7 @@ code { font: .88em ui-monospace, SFMono-Regular, Menlo, Consolas, monospace; ove
 .notes ul { margin: .6rem 0 .2rem; padding-left: 1.1rem; overflow-wrap: anywhere; }
 .scroll { overflow-x: auto; border: 1px solid var(--rule); border-radius: 10px; background: var(--raised); }
 table { border-collapse: collapse; width: 100%; font-size: .9rem; font-variant-numeric: tabular-nums; }
-th, td { padding: 8px 10px; text-align: left; white-space: nowrap; vertical-align: top; }
+th, td { padding: 8px 8px; text-align: left; white-space: nowrap; vertical-align: top; }
 th { font-weight: 600; color: var(--soft); font-size: .82rem; border-bottom: 1px solid var(--rule); }
 tbody tr + tr td { border-top: 1px solid var(--rule); }
 tbody tr:hover td { background: var(--track); }
@@ -45,7 +45,7 @@ tbody tr:hover td:first-child { background: var(--track); }
 td:first-child { font-weight: 600; white-space: normal; min-width: 8rem; max-width: 11.5rem; overflow-wrap: break-word; }
 td small { display: block; font-size: .8rem; font-weight: 400; color: var(--soft); line-height: 1.35; }
 td small .tag { margin-left: 0; }
-td.wrap { white-space: normal; min-width: 8.5rem; overflow-wrap: break-word; }
+td.wrap { white-space: normal; min-width: 7rem; overflow-wrap: break-word; }
 td.n, th.n { text-align: right; }
 .yes { color: var(--good); } .no { color: var(--bad); }
 .tag { display: inline-block; font-size: .72rem; font-weight: 600; font-style: normal; white-space: nowrap; color: var(--soft); background: none;

@@ -102,7 +102,7 @@ def cost(record: Record) -> str:
     if record.expected_cost is None:
         return MISSING
     text = f"{record.expected_cost:.3f}"
-    least = record.least_expected_cost
+    least = record.expected_cost_by_costs
     return text if least is None else f"{text} ({least:.3f})"
 
 

@@ -125,7 +125,7 @@ def test_report_has_the_cost_of_recorded_decisions(finished_run, tmp_path):
     )
     assert shown == pytest.approx(by_hand / len(decisions.labels))
     assert by_folder["one"]["expected_cost"] == pytest.approx(shown)
-    assert by_folder["one"]["least_expected_cost"] == pytest.approx(least)
+    assert by_folder["one"]["expected_cost_by_costs"] == pytest.approx(least)
     assert by_folder["changed"]["expected_cost"] is None
     page = (runs / "report" / "report.html").read_text()
     assert "expected cost" in page and "human voice 5" in page

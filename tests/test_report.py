@@ -26,7 +26,8 @@ ROOT = Path(__file__).parents[1]
 KEYS = [
     "name", "stage", "data", "params", "file_params", "macs", "file_bytes",
     "peak_activation_bytes", "accuracy", "accuracy_low", "accuracy_high", "seeds", "recall",
-    "latency_ms", "within_budget", "artifact", "sha256", "expected_cost", "least_expected_cost",
+    "latency_ms", "within_budget", "artifact", "sha256", "expected_cost",
+    "expected_cost_by_costs",
 ]  # fmt: skip
 
 
