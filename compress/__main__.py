@@ -9,6 +9,7 @@ COMMANDS = {
     "explore": "look at a data set: tables, spectrograms, duplicates, augmentations, on one page",
     "teach": "train a timm teacher",
     "train": "train a student on labels alone, by a recipe",
+    "baseline": "fit classifiers without a network, on statistics of the mel bands",
     "distill": "train a student under a teacher, export it, measure the file",
     "prune": "take channels out of a trained student until it meets a target",
     "quantize": "turn a trained student into an int8 file, measured against the float one",

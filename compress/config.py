@@ -425,6 +425,19 @@ class ExploreConfig(DataOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
+class BaselineConfig(DataOptions):
+    """python -m compress.baseline"""
+
+    baseline: tuple[str, ...] = option(
+        (), "naive-bayes, svm or random-forest (default: all three)"
+    )
+    seed: int = option(0, "seed of landmarks (svm) and trees (random-forest)", least=0)
+    out: Path | None = option(None, "run folder to write (default: a name under runs/)")
+    runs: Path = option(Path("runs"), "folder that holds the run folders")
+    force: bool = option(False, "start again in a run folder that holds another run")
+
+
+@dataclass(frozen=True, kw_only=True)
 class DataConfig(DataOptions):
     """What a data set holds."""
 

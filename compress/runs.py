@@ -144,6 +144,11 @@ class Run:
                     f"{self.folder}: holds an int8 file, whose weights cannot be trained further; "
                     "give the run that it was made of"
                 )
+            if self.manifest["stage"] == "baseline" and name in (MODEL, WEIGHTS, ONNX):
+                raise InputError(
+                    f"{self.folder}: holds a baseline, which has no network to go on with; give "
+                    "the run of a student"
+                )
             raise InputError(
                 f"{self.folder}: this run folder has no {name}; "
                 f"run the command that made it again to finish it"

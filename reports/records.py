@@ -23,7 +23,7 @@ class Record:
     """One artefact, as written to report.json."""
 
     name: str  # the network, for example dsc500
-    stage: str  # teach, train, distill, prune, quantize; registered: not trained yet
+    stage: str  # teach, train, distill, prune, quantize, baseline; registered: untrained
     data: str | None = None  # data set that it was measured on, with the fold
     params: int | None = None  # learnable parameters as trained
     file_params: int | None = None  # weights in the file, batch norm folded where it can be

@@ -5,12 +5,12 @@ STYLE = """
   --paper: #fdfdfc; --raised: #ffffff; --ink: #1d2127; --soft: #5c646f; --faint: #8a919b;
   --rule: #e2e4e7; --track: #edeff1; --accent: #0b62c4; --good: #1c7c45; --bad: #b3361e;
   --warn-paper: #fff6e5; --warn-rule: #e9c46a;
-  --teach: #7a8089; --train: #b3541e; --distill: #0b62c4; --prune: #1c7c45; --quantize: #8a3fa8; }
+  --teach: #7a8089; --train: #b3541e; --distill: #0b62c4; --prune: #1c7c45; --quantize: #8a3fa8; --baseline: #9a7400; }
 @media (prefers-color-scheme: dark) { :root {
   --paper: #14171b; --raised: #1b1f25; --ink: #e7eaee; --soft: #a3abb6; --faint: #7c858f;
   --rule: #2c323a; --track: #262b32; --accent: #6cb0ff; --good: #63c98a; --bad: #ff8f76;
   --warn-paper: #2b2416; --warn-rule: #7d6425;
-  --teach: #a9b0ba; --train: #f0a070; --distill: #6cb0ff; --prune: #63c98a; --quantize: #cf9be6; } }
+  --teach: #a9b0ba; --train: #f0a070; --distill: #6cb0ff; --prune: #63c98a; --quantize: #cf9be6; --baseline: #d9b84a; } }
 * { box-sizing: border-box; }
 body { margin: 0; background: var(--paper); color: var(--ink);
   font: 16px/1.55 system-ui, -apple-system, "Segoe UI", Roboto, "Noto Sans", sans-serif;
@@ -76,6 +76,7 @@ svg .name { font-size: 13.5px; font-weight: 600; paint-order: stroke; stroke: va
 .s-prune { fill: var(--prune); } .s-quantize { fill: var(--quantize); } .s-other { fill: var(--ink); }
 .interval.s-teach { stroke: var(--teach); } .interval.s-train { stroke: var(--train); }
 .interval.s-distill { stroke: var(--distill); } .interval.s-prune { stroke: var(--prune); }
+.s-baseline { fill: var(--baseline); } .interval.s-baseline { stroke: var(--baseline); }
 .interval.s-quantize { stroke: var(--quantize); } .interval.s-other { stroke: var(--ink); }
 .cell { rx: 3px; } .right { fill: color-mix(in srgb, var(--accent) var(--share), var(--track)); }
 .wrong { fill: color-mix(in srgb, var(--bad) var(--share), var(--track)); }

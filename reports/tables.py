@@ -249,8 +249,8 @@ def comma_separated(report: Report) -> str:
 
 
 DEFINITIONS = (
-    "Accuracy is that of the file, in onnxruntime, per clip of the test split; in brackets its "
-    "95 % interval.",
+    "Accuracy is that of the file, in onnxruntime (baselines: in numpy), per clip of the test "
+    "split; in brackets its 95 % interval.",
     "Parameters are learnable ones as trained; in file: weights in the file, batch norm folded.",
     "MACs: multiply-accumulates of convolutions and linear layers, for one window.",
     "Peak RAM: activations alive at once in the order of execution, for one window.",

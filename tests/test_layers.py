@@ -18,7 +18,7 @@ MAY_IMPORT = {
     "reports": {"reports"},
 }
 COMMANDS = {"teach", "train", "distill", "prune", "quantize", "predict", "report", "gate",
-            "export", "explore"}  # fmt: skip
+            "export", "explore", "baseline"}  # fmt: skip
 LIGHT = (
     "compress", "compress.cli", "compress.config", "compress.registry", "compress.runs",
     "compress.recipe", "compress.artefacts", "compress.gate", "compress.report", "compress.data",
