@@ -6,8 +6,10 @@ from compress import registry
 
 COMMANDS = {
     "data": "show what a data set holds",
+    "explore": "look at a data set: tables, spectrograms, duplicates, augmentations, on one page",
     "teach": "train a timm teacher",
     "train": "train a student on labels alone, by a recipe",
+    "baseline": "fit classifiers without a network, on statistics of the mel bands",
     "distill": "train a student under a teacher, export it, measure the file",
     "crossval": "train a student on every fold; means and spreads over the folds",
     "sweep": "search the values of a recipe; the best trial becomes a recipe",

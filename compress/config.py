@@ -337,7 +337,19 @@ class RecipeOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainConfig(DataOptions, RunOptions, RecipeOptions):
+class InputOptions:
+    """How dB become the input of a network that is trained."""
+
+    normalise: str = option(
+        "band",
+        "input of the network: every mel band standardised over all values, or over sound alone "
+        "with silence (the -80 dB floor) at a place of its own",
+        choices=("band", "mixture"),
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig(DataOptions, RunOptions, RecipeOptions, InputOptions):
     """python -m compress.train"""
 
     student: str = option("audiobot500", "student to train (python -m compress lists them)")
@@ -350,7 +362,7 @@ class TrainConfig(DataOptions, RunOptions, RecipeOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class TeachConfig(DataOptions, RunOptions, RecipeOptions):
+class TeachConfig(DataOptions, RunOptions, RecipeOptions, InputOptions):
     """python -m compress.teach"""
 
     teacher: str = option("resnet10t", "teacher: any classifier of timm by name")
@@ -383,7 +395,7 @@ class TeachingOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
-class DistillConfig(DataOptions, RunOptions, RecipeOptions, TeachingOptions):
+class DistillConfig(DataOptions, RunOptions, RecipeOptions, TeachingOptions, InputOptions):
     """python -m compress.distill"""
 
     student: str = option("dsc500", "student to train (python -m compress lists them)")
@@ -526,6 +538,48 @@ class ReportConfig:
     out: Path | None = option(None, "folder to write the report into (default: report in --runs)")
     budgets: Path | None = option(None, "limits (default: budgets.toml here, else 500,000 params)")
     details: int = option(12, "runs with confusion matrix, recalls and curves", least=0)
+    costs: Path | None = option(
+        None, "what wrong decisions cost (default: costs.toml here, else the shipped ones)"
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExploreConfig(DataOptions):
+    """python -m compress.explore"""
+
+    examples: int = option(3, "spectrograms shown of each class", least=1, most=20)
+    near: float = option(
+        1.0,
+        "windows that differ by no more are near-duplicates (root mean square over audible bins)",
+        unit="dB",
+        least=0,
+        most=20,
+    )
+    augmentations: bool = option(False, "show each augmentation on clips of the set as well")
+    frontend: str = option(
+        "recorded",
+        "Hz and seconds of the axes: as the set recorded them, or this project's defaults where it "
+        "came as spectrograms",
+        choices=("recorded", "default"),
+    )
+    seed: int = option(0, "seed of the choice of examples and of the augmentations", least=0)
+    out: Path | None = option(
+        None, "folder to write into (default: explore/NAME OF THE SET in --runs)"
+    )
+    runs: Path = option(Path("runs"), "folder that holds the run folders")
+
+
+@dataclass(frozen=True, kw_only=True)
+class BaselineConfig(DataOptions):
+    """python -m compress.baseline"""
+
+    baseline: tuple[str, ...] = option(
+        (), "naive-bayes, svm or random-forest (default: all three)"
+    )
+    seed: int = option(0, "seed of landmarks (svm) and trees (random-forest)", least=0)
+    out: Path | None = option(None, "run folder to write (default: a name under runs/)")
+    runs: Path = option(Path("runs"), "folder that holds the run folders")
+    force: bool = option(False, "start again in a run folder that holds another run")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -567,6 +621,11 @@ class PredictConfig:
         "run",
         "log-mel settings: those the run recorded, or the defaults where it recorded none",
         choices=("run", "default"),
+    )
+    costs: Path | None = option(
+        None,
+        "decide for the least expected cost by this TOML file, not for the most probable class; "
+        "'default': the shipped costs",
     )
     json: bool = option(False, "print one JSON object instead of text")
 

@@ -27,7 +27,7 @@ def run(config: DistillConfig) -> int:
     from compress.summary import describe_difference, table
     from compress.teaching import chosen_teacher, transfer_sets
 
-    session = open_session(config, config)
+    session = open_session(config, config, config.normalise)
     rows: list[tuple[str, Run]] = []
     twin = None
     if config.without_teacher or config.compare:

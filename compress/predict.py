@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,8 @@ import numpy as np
 
 from compress import cli
 from compress.config import PredictConfig
+from compress.costs import decide
+from compress.costs import load as load_costs
 from compress.data.audio import (
     AudioError,
     pad_to_window,
@@ -68,7 +70,8 @@ class Timeline:
     """Decisions over one file. Rows are windows; times in seconds.
 
     start, end: (n,) the time that each window stands for, without gaps.
-    probabilities, smoothed: (n, classes). decisions: (n,) class numbers of ``smoothed``.
+    probabilities, smoothed: (n, classes). decisions: (n,) class numbers of ``smoothed``: the most
+    probable, or those of least expected cost where there are ``costs`` (classes, classes).
     """
 
     file: Path
@@ -79,9 +82,12 @@ class Timeline:
     end: np.ndarray
     probabilities: np.ndarray
     smoothed: np.ndarray
+    costs: np.ndarray | None = None
 
     @property
     def decisions(self) -> np.ndarray:
+        if self.costs is not None:
+            return decide(self.smoothed, self.costs)
         return self.smoothed.argmax(axis=1)
 
 
@@ -100,9 +106,12 @@ def run(config: PredictConfig) -> int:
             raise InputError(f"{file}: {error}") from None
     model = load_model(config.model, config.frontend)
     rule = Rule(config.decision, config.dwell if config.decision == HMM else config.smoothing)
+    prices = load_costs(config.costs) if config.costs else None
+    matrix = prices.matrix(model.class_names) if prices else None
     results = []
     for file in config.files:
         timeline = classify(file, model, config.hop, rule)
+        timeline = replace(timeline, costs=matrix)
         if config.json:
             results.append(to_json(timeline, model.class_names))
         else:
@@ -117,6 +126,7 @@ def run(config: PredictConfig) -> int:
             "decision": rule.name,
             "smoothing_seconds" if rule.name != HMM else "dwell_seconds": rule.seconds,
             "frontend": model.frontend.to_dict(),
+            "costs": prices.describe() if prices else None,
             "files": results,
         }
         cli.say(json.dumps(described, indent=1, ensure_ascii=False))

@@ -39,6 +39,37 @@ class Augmentation:
         0.0, "mix two windows and their labels in the power domain", least=0, most=1
     )
     mixup_least: float = option(0.5, "smallest share of the first window", least=0.5, most=1)
+    between_class_probability: float = option(
+        0.0,
+        "mix with a window of another class, in any ratio, levels evened out (arXiv 1711.10282)",
+        least=0,
+        most=1,
+    )
+    background_probability: float = option(
+        0.0, "put another window, quieter, behind it; the label stays", least=0, most=1
+    )
+    background_least: float = option(10.0, "least difference in level", unit="dB", least=0)
+    background_most: float = option(30.0, "largest difference in level", unit="dB", least=0)
+    gain_probability: float = option(0.0, "make louder or quieter", least=0, most=1)
+    gain_most: float = option(6.0, "largest change of level", unit="dB", least=0, most=80)
+    time_crop_probability: float = option(
+        0.0, "begin between two overlapping windows of a clip, where it has some", least=0, most=1
+    )
+    style_probability: float = option(
+        0.0,
+        "take on some of another window's band statistics (Freq-MixStyle, arXiv 2206.12513)",
+        least=0,
+        most=1,
+    )
+    style_alpha: float = option(0.3, "both parameters of the Beta that draws shares", least=0.01)
+    time_mask_probability: float = option(
+        0.0, "hide some frames (SpecAugment, arXiv 1904.08779)", least=0, most=1
+    )
+    time_mask_most: float = option(0.1, "widest mask", unit="share of frames", least=0, most=1)
+    frequency_mask_probability: float = option(
+        0.0, "hide some mel bands (SpecAugment, arXiv 1904.08779)", least=0, most=1
+    )
+    frequency_mask_most: float = option(0.2, "widest mask", unit="share of bands", least=0, most=1)
 
 
 @dataclass(frozen=True, kw_only=True)

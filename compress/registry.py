@@ -98,6 +98,25 @@ LOGGERS: dict[str, Row] = {
     ),
 }
 
+# Each is called with training features (compress.baselines.Training) and gives plain arrays.
+BASELINES: dict[str, Row] = {
+    "naive-bayes": Row(
+        "compress.baselines:naive_bayes",
+        "Gaussian naive Bayes on band statistics",
+        "AudioBots report, Oticon Audio Explorers 2023",
+    ),
+    "svm": Row(
+        "compress.baselines:support_vectors",
+        "linear SVM on a Nystroem map of an RBF kernel of band statistics",
+        "Williams and Seeger 2001; ESC paper (Piczak 2015) for SVM and random forest",
+    ),
+    "random-forest": Row(
+        "compress.baselines:random_forest",
+        "random forest on band statistics",
+        "Breiman 2001; ESC paper (Piczak 2015) for SVM and random forest",
+    ),
+}
+
 # Each is called with the run and the options of compress.export, and gives the run it wrote and
 # the lines that say what it measured.
 EXPORTS: dict[str, Row] = {

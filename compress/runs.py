@@ -40,6 +40,7 @@ WEIGHTS = "weights.safetensors"
 ONNX = "model.onnx"
 SPLIT = "split.json"
 CURVES = "curves.csv"
+DECISIONS = "test_decisions.npz"
 CHECKPOINT = "checkpoint.pt"
 STEPS = "steps"
 
@@ -149,6 +150,11 @@ class Run:
                 raise InputError(
                     f"{self.folder}: holds an export, which no other command goes on from; give "
                     f"the run that it was made of{f', {of}' if of else ''}"
+                )
+            if self.manifest["stage"] == "baseline" and name in (MODEL, WEIGHTS, ONNX):
+                raise InputError(
+                    f"{self.folder}: holds a baseline, which has no network to go on with; give "
+                    "the run of a student"
                 )
             raise InputError(
                 f"{self.folder}: this run folder has no {name}; "

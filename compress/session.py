@@ -29,7 +29,7 @@ from compress.material import Material, Normalisation, measure_normalisation, pl
 from compress.recipe import Recipe
 from compress.runs import Run, RunWriter
 
-DECISIONS = "test_decisions.npz"
+DECISIONS = runs.DECISIONS
 Value = TypeVar("Value")
 
 
@@ -91,12 +91,17 @@ def read_data(options: DataOptions) -> tuple[SpectrogramSet, Split]:
     return data, make_split(data, options.data_seed, options.fold, options.folds)
 
 
-def open_session(data_options: DataOptions, run_options: RunOptions) -> Session:
-    """Read the data, then start the processes that train together."""
+def open_session(
+    data_options: DataOptions, run_options: RunOptions, normalise: str = "band"
+) -> Session:
+    """Read the data, then start the processes that train together.
+
+    normalise: how the network's input is made of dB, see :class:`Normalisation`.
+    """
     tracking.check(run_options.logger)
     data, split = read_data(data_options)
     fabric = start_processes(run_options)
-    normalisation = measure_normalisation(data, split.train)
+    normalisation = measure_normalisation(data, split.train, kind=normalise)
     session = Session(
         data,
         split,
@@ -218,6 +223,7 @@ def train_run(session: Session, training: Training) -> Run:
         "device": _device_name(session.fabric.device),
         "processes": session.fabric.world_size,
         "data": session.data.describe(),
+        "normalise": session.normalisation.kind,
         "parent": training.parent.reference() if training.parent else None,
         "teachers": [teacher.reference() for teacher in training.teachers],
         **({"notes": list(training.notes)} if training.notes else {}),
@@ -260,7 +266,7 @@ def build_material(
                 f"{session.data.mels} x {session.data.frames}"
             )
         parts.append((extra, np.arange(len(extra))))
-    return Material(
+    material = Material(
         parts,
         len(session.data.class_names),
         session.normalisation,
@@ -268,12 +274,17 @@ def build_material(
         session.seed,
         session.fabric.device,
     )
+    if recipe.time_crop_probability and not material.croppable:
+        session.say("note      time_crop does nothing: no clip of this set has a second window")
+    return material
 
 
 def _settings(session: Session, training: Training) -> dict[str, Any]:
+    normalise = session.normalisation.kind
     return {
         "stage": training.stage,
         "model": training.name,
+        **({} if normalise == "band" else {"normalise": normalise}),
         "arguments": dict(training.model.arguments),
         "data": session.data.content_hash,
         "split": session.split.digest(),

@@ -125,6 +125,7 @@ def view_logits(
     that temperature and loss stay free and the next student asks no teacher again.
     """
     views = recipe.views or recipe.epochs
+    normalise = session.normalisation.kind
     total = torch.zeros(views, len(material), material.classes)
     for teacher in teachers:
         key = runs.digest(
@@ -134,6 +135,7 @@ def view_logits(
                 "split": session.split.digest(),
                 "transfer": list(transfer),
                 "augmentation": vars(recipe.augmentation),
+                **({} if normalise == "band" else {"normalise": normalise}),
                 "seed": session.seed,
             }
         )
@@ -173,6 +175,8 @@ def _in_our_units(model: torch.nn.Module, theirs: Normalisation, session: Sessio
     """The teacher as a function of windows standardised by the session's normalisation."""
     device = session.fabric.device
     ours = session.normalisation
+    if ours.silence is not None or theirs.silence is not None:
+        return _through_decibels(model.to(device).eval(), ours, theirs)
     gain = torch.from_numpy(ours.deviation / theirs.deviation)[None, None, :, None].to(device)
     offset = torch.from_numpy((ours.mean - theirs.mean) / theirs.deviation)
     offset = offset[None, None, :, None].to(device)
@@ -181,5 +185,15 @@ def _in_our_units(model: torch.nn.Module, theirs: Normalisation, session: Sessio
     @torch.inference_mode()
     def predict(x: torch.Tensor) -> torch.Tensor:
         return model(x * gain + offset)
+
+    return predict
+
+
+def _through_decibels(model: torch.nn.Module, ours: Normalisation, theirs: Normalisation) -> Any:
+    """Likewise, where one of the two is no straight line."""
+
+    @torch.inference_mode()
+    def predict(x: torch.Tensor) -> torch.Tensor:
+        return model(theirs.apply(ours.invert(x)))
 
     return predict

@@ -16,7 +16,7 @@ _POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 
 
 _IN_FILE = 4  # column that stands below the parameters on the page
-_HEAD = {8: "accuracy"}
+_HEAD = {8: "accuracy", 12: "cost"}
 
 
 def page(report: Report) -> str:
@@ -34,11 +34,16 @@ def page(report: Report) -> str:
         _details(report),
         _footer(report),
     ]
+    return document("Compression report", body)
+
+
+def document(title: str, body: Sequence[str]) -> str:
+    """A whole page of the workbench's style around parts that are escaped already."""
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">\n'
-        f"<title>Compression report</title>\n<style>{STYLE}</style>\n</head>\n<body>\n<main>\n"
+        f"<title>{_text(title)}</title>\n<style>{STYLE}</style>\n</head>\n<body>\n<main>\n"
         + "\n".join(part for part in body if part)
         + "\n</main>\n</body>\n</html>\n"
     )
@@ -171,6 +176,9 @@ def _cell(entry: Entry, column: int, words: str) -> str:
     elif column == 11:
         within = record.within_budget
         kind = "wrap yes" if within else "wrap no" if within is False else ""
+    elif column == 12 and record.expected_cost_by_costs is not None:
+        shown = _text(f"{record.expected_cost:.3f}")
+        below = f"by cost {record.expected_cost_by_costs:.3f}"
     below = f"<small>{below}</small>" if below else ""
     return f'<td class="{kind}">{shown}{below}</td>' if kind else f"<td>{shown}{below}</td>"
 
@@ -354,7 +362,7 @@ def _card(entry: Entry) -> str:
 
 
 def _footer(report: Report) -> str:
-    listed = "".join(f"<li>{_text(sentence)}</li>" for sentence in tables.DEFINITIONS)
+    listed = "".join(f"<li>{_text(sentence)}</li>" for sentence in tables.definitions(report))
     hashes = ""
     if report.measured:
         hashes = (

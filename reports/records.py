@@ -46,6 +46,8 @@ class Record:
     peak_layer: str | None = None  # operator at which the peak of the activations stands
     flash_bytes: int | None = None  # of an int8 file: all numbers stored in it
     latency_ratio: float | None = None  # to the file that it was made of, measured in turns
+    expected_cost: float | None = None  # mean cost of a test clip, most probable class decided
+    expected_cost_by_costs: float | None = None  # decided for the least expected cost
 
 
 @dataclass(frozen=True)
@@ -114,6 +116,7 @@ class Report:
     detail_choice: str = ""  # how they were chosen, in words
     made: str = ""  # when
     npus: Sequence[NpuRecord] = ()  # .tflite exports on Arm NPUs
+    costs: str = ""  # what a wrong decision costs, in words
 
     @property
     def measured(self) -> list[Entry]:

@@ -18,7 +18,8 @@ MAY_IMPORT = {
     "reports": {"reports"},
 }
 COMMANDS = {"teach", "train", "distill", "prune", "quantize", "predict", "report", "gate",
-            "export", "pipeline", "crossval", "sweep", "ensemble", "stream"}  # fmt: skip
+            "export", "pipeline", "crossval", "sweep", "ensemble", "stream",
+            "explore", "baseline"}  # fmt: skip
 LIGHT = (
     "compress", "compress.cli", "compress.config", "compress.registry", "compress.runs",
     "compress.recipe", "compress.artefacts", "compress.gate", "compress.report", "compress.data",

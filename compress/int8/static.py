@@ -18,6 +18,7 @@ import contextlib
 import logging
 import tempfile
 from collections.abc import Collection
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -303,12 +304,16 @@ def with_coded_ends(model: Any, prepared: Prepared) -> Any:
     scale, zero_point = (graph.array(first[0], position) for position in (1, 2))
     output_scale, output_zero_point = (graph.array(last, position) for position in (1, 2))
     assert scale is not None and output_scale is not None
+    step = prepared.step
+    if step is not None:
+        step = replace(step, slope=tuple(value / float(scale) for value in step.slope))
     interface = Interface(
         str(zero_point.dtype),
         tuple((prepared.gain / float(scale)).tolist()),
         tuple((prepared.offset / float(scale) + int(zero_point)).tolist()),
         float(output_scale),
         int(output_zero_point),
+        step,
     )
     graph.nodes = [
         node
