@@ -67,7 +67,7 @@ def ours(
     fabric = Fabric(accelerator="cpu", devices=1)
     model = registry.build_student(student).to(memory_format=torch.channels_last)
     model, optimiser = fabric.setup(model, fit.make_optimiser(model, rules))
-    task = LabelTask(rules)
+    task = LabelTask(rules, material.class_counts)
 
     def run(batch: int, round_: int, seconds: float) -> float:
         until = time.perf_counter() + seconds

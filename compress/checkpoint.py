@@ -20,11 +20,16 @@ from compress.material import Normalisation
 from compress.runs import MODEL, WEIGHTS, Run, atomic_path, read_json, write_json
 
 _MEAN, _DEVIATION = "normalise.mean", "normalise.deviation"
+_SILENCE = "normalise.silence"  # of the mixture alone
 _NETWORK = "network."
 
 
 def build(family: str, name: str, arguments: Mapping[str, Any]) -> nn.Module:
     """A student or a teacher by name and recorded arguments; raises InputError for an unknown."""
+    if family == "ensemble":
+        from compress.ensembles import rebuild
+
+        return rebuild(arguments)
     of = registry.build_teacher if family == "teacher" else registry.build_student
     return of(name, **{key: value for key, value in arguments.items() if key != "name"})
 
@@ -35,13 +40,16 @@ def save(
     """Write model.json and weights.safetensors."""
     from safetensors.torch import save_file
 
-    write_json(folder / MODEL, {"family": family, "name": name, "arguments": dict(model.arguments)})
+    described = {"family": family, "name": name, "arguments": dict(model.arguments)}
+    write_json(folder / MODEL, described | {"normalise": normalisation.kind})
     tensors = {
         _NETWORK + key: value.detach().cpu().contiguous().clone()
         for key, value in model.state_dict().items()
     }
     tensors[_MEAN] = torch.from_numpy(normalisation.mean.copy())
     tensors[_DEVIATION] = torch.from_numpy(normalisation.deviation.copy())
+    if normalisation.silence is not None:
+        tensors[_SILENCE] = torch.from_numpy(normalisation.silence.copy())
     with atomic_path(folder / WEIGHTS) as path:
         save_file(tensors, path)
 
@@ -59,12 +67,15 @@ def load(run: Run) -> tuple[nn.Module, Normalisation]:
         mean, deviation = tensors.pop(_MEAN), tensors.pop(_DEVIATION)
     except KeyError as error:
         raise InputError(f"{run.folder / WEIGHTS}: has no {error}; not a run's weights") from None
+    silence = tensors.pop(_SILENCE, None)
     load_strictly(
         model,
         {key.removeprefix(_NETWORK): value for key, value in tensors.items()},
         run.folder / WEIGHTS,
     )
-    return model.eval(), Normalisation(np.asarray(mean), np.asarray(deviation))
+    return model.eval(), Normalisation(
+        np.asarray(mean), np.asarray(deviation), None if silence is None else np.asarray(silence)
+    )
 
 
 def read_tensors(path: Path) -> dict[str, torch.Tensor]:

@@ -112,7 +112,8 @@ def _convert(spec: dataclasses.Field[Any], kind: type, value: Any) -> Any:
 def build(config_class: type[Config], values: dict[str, Any], source: str) -> Config:
     """Check raw ``values`` against the dataclass; raises InputError with all faults."""
     hints = typing.get_type_hints(config_class)
-    specs = {spec.name: spec for spec in dataclasses.fields(config_class)}  # type: ignore[arg-type]
+    fields = dataclasses.fields(config_class)  # type: ignore[arg-type]
+    specs = {spec.name: spec for spec in fields if spec.metadata}
     faults: list[str] = []
     checked: dict[str, Any] = {}
     for name, value in values.items():
@@ -256,7 +257,13 @@ class DataOptions:
         "folders of audio, or a folder in ESC-50 or FSD50K layout",
     )
     data_seed: int = option(0, "seed of the synthetic scenes and of the split", least=0)
-    fold: int | None = option(None, "official fold that is the test set (ESC-50 layout)", least=1)
+    fold: int | None = option(
+        None, "official fold that is the test (ESC-50 layout); with --folds that of validation",
+        least=1,
+    )
+    folds: int | None = option(
+        None, "folds to deal outside the test, where none are official", least=2, most=100
+    )
     classes: str = option(
         "own",
         "class names of the data set, or mapped to the report's five",
@@ -286,6 +293,9 @@ class RunOptions:
     out: Path | None = option(None, "run folder to write (default: a name under runs/)")
     runs: Path = option(Path("runs"), "folder that holds the run folders")
     force: bool = option(False, "start again in a run folder that holds another run")
+    logger: tuple[str, ...] = option(
+        ("csv",), "where the curves go while it trains: csv, tensorboard, wandb, mlflow"
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -293,7 +303,9 @@ class RecipeOptions:
     """The training recipe and the values of it that are changed most."""
 
     epochs: int | None = option(None, "most epochs, instead of the recipe's", least=1)
-    batch_size: int | None = option(None, "windows per step, instead of the recipe's", least=1)
+    batch_size: tuple[str, ...] = option(
+        (), "windows per step, instead of the recipe's: a number, or EPOCH:SIZE,EPOCH:SIZE,..."
+    )
     learning_rate: float | None = option(
         None, "peak learning rate, instead of the recipe's", least=0.0
     )
@@ -305,10 +317,39 @@ class RecipeOptions:
     patience: int | None = option(
         None, "epochs without a better validation loss before stopping", least=1
     )
+    label_loss: str | None = option(
+        None, "loss on hard labels, instead of the recipe's: cross_entropy or focal"
+    )
+    class_weights: tuple[str, ...] = option(
+        (),
+        "weight of each class in that loss: none, balanced, or numbers in the order of the "
+        "classes, W,W,...",
+    )
+    schedule: str | None = option(
+        None, "learning rate over time, instead of the recipe's", choices=("cosine", "plateau")
+    )
+    plateau_factor: float | None = option(
+        None, "a plateau multiplies the learning rate by it", least=0, most=1
+    )
+    plateau_patience: int | None = option(
+        None, "epochs without a better validation loss that make a plateau", least=0
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainConfig(DataOptions, RunOptions, RecipeOptions):
+class InputOptions:
+    """How dB become the input of a network that is trained."""
+
+    normalise: str = option(
+        "band",
+        "input of the network: every mel band standardised over all values, or over sound alone "
+        "with silence (the -80 dB floor) at a place of its own",
+        choices=("band", "mixture"),
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig(DataOptions, RunOptions, RecipeOptions, InputOptions):
     """python -m compress.train"""
 
     student: str = option("audiobot500", "student to train (python -m compress lists them)")
@@ -321,7 +362,7 @@ class TrainConfig(DataOptions, RunOptions, RecipeOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class TeachConfig(DataOptions, RunOptions, RecipeOptions):
+class TeachConfig(DataOptions, RunOptions, RecipeOptions, InputOptions):
     """python -m compress.teach"""
 
     teacher: str = option("resnet10t", "teacher: any classifier of timm by name")
@@ -333,19 +374,13 @@ class TeachConfig(DataOptions, RunOptions, RecipeOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class DistillConfig(DataOptions, RunOptions, RecipeOptions):
-    """python -m compress.distill"""
+class TeachingOptions:
+    """How a student listens to its teachers."""
 
-    student: str = option("dsc500", "student to train (python -m compress lists them)")
-    teacher: tuple[str, ...] = option(
-        ("resnet10t",),
-        "teacher: any classifier of timm by name, or a run folder; several make an ensemble",
-    )
     teacher_map: str = option(
         "1x6", "least size of the teacher's last feature map", unit="mels x frames"
     )
     pretrained: bool = option(False, "start the teacher from timm's pretrained weights")
-    recipe: str = option("distill", "training recipe of the student: a name or a TOML file")
     teacher_recipe: str = option("teacher", "training recipe of a teacher that must be trained")
     teacher_epochs: int | None = option(None, "most epochs of the teacher", least=1)
     method: str = option("kd", "distillation loss")
@@ -357,11 +392,123 @@ class DistillConfig(DataOptions, RunOptions, RecipeOptions):
     transfer: tuple[Path, ...] = option(
         (), "folder of unlabelled audio that the teacher labels, as extra training material"
     )
+
+
+@dataclass(frozen=True, kw_only=True)
+class DistillConfig(DataOptions, RunOptions, RecipeOptions, TeachingOptions, InputOptions):
+    """python -m compress.distill"""
+
+    student: str = option("dsc500", "student to train (python -m compress lists them)")
+    teacher: tuple[str, ...] = option(
+        ("resnet10t",),
+        "teacher: any classifier of timm by name, or a run folder; several make an ensemble",
+    )
+    recipe: str = option("distill", "training recipe of the student: a name or a TOML file")
     without_teacher: bool = option(False, "train the twin: the same student without a teacher")
     compare: bool = option(False, "train student and twin and print the difference")
     weights: Path | None = option(
         None, "start from these weights: a run folder, or a Lightning .ckpt of the original project"
     )
+
+
+@dataclass(frozen=True, kw_only=True)
+class CrossvalConfig(DataOptions, RunOptions, RecipeOptions, TeachingOptions):
+    """python -m compress.crossval"""
+
+    student: str = option("audiobot500", "student to train (python -m compress lists them)")
+    folds: int = option(
+        10, "folds to deal outside the test; a data set with official ones has its own",
+        least=2, most=100,
+    )  # fmt: skip
+    teacher: tuple[str, ...] = option(
+        (), "distil from this teacher: a timm name, trained anew in each fold, or a run folder"
+    )
+    recipe: str = option(
+        "", "training recipe (default: audiobots, or distill where there is a teacher)"
+    )
+    activation: str | None = option(None, "activation of the student, instead of its own")
+    dropout: float | None = option(None, "dropout of the student", least=0.0, most=0.9)
+    jobs: int = option(1, "folds that train at the same time", least=1)
+    engine: str = option(
+        "local",
+        "where folds train: processes here, or the workers of a cluster that is up",
+        choices=("local", "dask", "ray"),
+    )
+    scheduler: str | None = option(
+        None, "address of the dask scheduler (tcp://HOST:8786) or of the ray head (HOST:6379)"
+    )
+    attempts: int = option(3, "times that a fold is started before it is given up", least=1)
+    fold_index: int | None = option(
+        None, "train this fold alone, for the array jobs of a scheduler", least=1
+    )
+    collect: bool = option(False, "gather the folds that are there, train nothing")
+    fold: None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class SweepConfig(DataOptions, RunOptions, RecipeOptions, TeachingOptions):
+    """python -m compress.sweep"""
+
+    student: str = option("audiobot500", "student to search for (python -m compress lists them)")
+    trials: int = option(77, "trials of the study, over all processes and earlier commands",
+                         least=1)  # fmt: skip
+    sampler: str = option(
+        "random", "how values are chosen: at random, or by Bayesian search (tree-structured "
+        "Parzen estimator, Gaussian process)", choices=("random", "tpe", "gp"),
+    )  # fmt: skip
+    space: str = option("report", "search space: a name or a TOML file")
+    keep_hopeless: bool = option(
+        False, "let every trial end instead of stopping those worse than the median"
+    )
+    warmup_epochs: int = option(5, "epochs before a trial may be stopped as hopeless", least=0)
+    teacher: tuple[str, ...] = option(
+        (), "distil from this teacher: a timm name, trained first, or a run folder"
+    )
+    recipe: str = option(
+        "", "recipe that the trials change (default: audiobots, or distill with a teacher)"
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class EnsembleConfig(DataOptions, RunOptions, RecipeOptions):
+    """python -m compress.ensemble"""
+
+    member: tuple[Path, ...] = option((), "run folder of a member")
+    student: str | None = option(None, "student whose members are trained first, one per seed")
+    seeds: int = option(3, "members to train, with the seeds --seed, --seed + 1, ...", least=2)
+    recipe: str = option("audiobots", "training recipe of members: a name or a TOML file")
+    combine: str = option(
+        "probabilities", "what the mean is taken of", choices=("probabilities", "logits")
+    )
+    data: str | None = option(
+        None, "data set, as for train (default: scenes, or that of the members, from the cache)"
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class StreamConfig:
+    """python -m compress.stream"""
+
+    run: Path | None = option(None, "run folder of the model")
+    hours: float = option(8.0, "sound to put together", unit="h", least=0.01, most=1000.0)
+    dwell: float = option(20.0, "mean time that a scene lasts", unit="s", least=0.1, most=3600.0)
+    seed: int = option(0, "seed of the scenes", least=0)
+    data: str | None = option(
+        None, "data set (default: that of the run, from the cache), as for distill"
+    )
+    data_seed: int = option(0, "seed of the synthetic scenes and of the split", least=0)
+    fold: int | None = option(None, "official fold that is the test set", least=1)
+    folds: int | None = option(None, "folds that were dealt outside the test", least=2, most=100)
+    classes: str = option(
+        "own", "class names of the data set, or the report's five", choices=("own", "five")
+    )
+    reference: str = option("clip", "what 0 dB means", choices=("clip", "fixed"))
+    strict: bool = option(False, "refuse a data set with unreadable files instead of skipping them")
+    cache: Path | None = option(
+        None, "folder for prepared data (default: $COMPRESS_CACHE or ~/.cache/compress-workbench)"
+    )
+    workers: int = option(0, "processes that prepare data; 0: one per core", least=0)
+    out: Path | None = option(None, "folder to write into (default: the run folder)")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -391,6 +538,48 @@ class ReportConfig:
     out: Path | None = option(None, "folder to write the report into (default: report in --runs)")
     budgets: Path | None = option(None, "limits (default: budgets.toml here, else 500,000 params)")
     details: int = option(12, "runs with confusion matrix, recalls and curves", least=0)
+    costs: Path | None = option(
+        None, "what wrong decisions cost (default: costs.toml here, else the shipped ones)"
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExploreConfig(DataOptions):
+    """python -m compress.explore"""
+
+    examples: int = option(3, "spectrograms shown of each class", least=1, most=20)
+    near: float = option(
+        1.0,
+        "windows that differ by no more are near-duplicates (root mean square over audible bins)",
+        unit="dB",
+        least=0,
+        most=20,
+    )
+    augmentations: bool = option(False, "show each augmentation on clips of the set as well")
+    frontend: str = option(
+        "recorded",
+        "Hz and seconds of the axes: as the set recorded them, or this project's defaults where it "
+        "came as spectrograms",
+        choices=("recorded", "default"),
+    )
+    seed: int = option(0, "seed of the choice of examples and of the augmentations", least=0)
+    out: Path | None = option(
+        None, "folder to write into (default: explore/NAME OF THE SET in --runs)"
+    )
+    runs: Path = option(Path("runs"), "folder that holds the run folders")
+
+
+@dataclass(frozen=True, kw_only=True)
+class BaselineConfig(DataOptions):
+    """python -m compress.baseline"""
+
+    baseline: tuple[str, ...] = option(
+        (), "naive-bayes, svm or random-forest (default: all three)"
+    )
+    seed: int = option(0, "seed of landmarks (svm) and trees (random-forest)", least=0)
+    out: Path | None = option(None, "run folder to write (default: a name under runs/)")
+    runs: Path = option(Path("runs"), "folder that holds the run folders")
+    force: bool = option(False, "start again in a run folder that holds another run")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -416,12 +605,27 @@ class PredictConfig:
     model: Path | None = option(None, "run folder with model.onnx, or an .onnx file in one")
     hop: float = option(0.62, "time from one decision to the next", unit="s", least=0.01, most=60.0)
     smoothing: float = option(
-        2.0, "time constant of the smoothed decision; 0: none", unit="s", least=0.0, most=600.0
+        2.0, "time constant of the mean, or length of the vote; 0: none", unit="s", least=0.0,
+        most=600.0,
+    )
+    decision: str = option(
+        "mean",
+        "how windows decide together: majority of the last --smoothing seconds, exponential mean, "
+        "or a hidden Markov model of scenes that last --dwell seconds in the mean",
+        choices=("majority", "mean", "hmm"),
+    )
+    dwell: float = option(
+        20.0, "mean time that a scene lasts, for --decision hmm", unit="s", least=0.1, most=3600.0
     )
     frontend: str = option(
         "run",
         "log-mel settings: those the run recorded, or the defaults where it recorded none",
         choices=("run", "default"),
+    )
+    costs: Path | None = option(
+        None,
+        "decide for the least expected cost by this TOML file, not for the most probable class; "
+        "'default': the shipped costs",
     )
     json: bool = option(False, "print one JSON object instead of text")
 
@@ -538,6 +742,24 @@ class ExportConfig:
     microwatts_per_mhz: float | None = option(
         None, "power for the estimates, equal to pJ per cycle (default: that of a usual part)",
         unit="uW/MHz", least=0.0,
+    )  # fmt: skip
+    from_wave: bool = option(
+        False, "onnx: the file takes samples (batch, samples) in -1..1, with the front end inside"
+    )
+    arena_limit: int | None = option(
+        None, "most bytes that all activations may take in C", unit="bytes", least=1
+    )
+    vela: tuple[str, ...] = option(
+        (),
+        "Arm NPU that Vela compiles the .tflite file for, to estimate memory and cycles",
+        choices=(
+            "ethos-u55-32", "ethos-u55-64", "ethos-u55-128", "ethos-u55-256", "ethos-u85-128",
+            "ethos-u85-256", "ethos-u85-512", "ethos-u85-1024", "ethos-u85-2048",
+        ),
+    )  # fmt: skip
+    vela_optimise: str = option(
+        "performance", "what Vela compiles for: fewer cycles or less SRAM",
+        choices=("performance", "size"),
     )  # fmt: skip
     data: str | None = option(
         None, "data set to measure on (default: that of the run, from the cache), as for distill"

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from compress import checkpoint, cli, fit, runs
+from compress import checkpoint, cli, fit, runs, tracking
 from compress.config import RunOptions
 from compress.data.sets import SpectrogramSet, find_set
 from compress.errors import InputError
@@ -24,9 +24,12 @@ from compress.tasks import LabelTask
 
 def open_session_of(parent: Parent, run: Run, options: RunOptions, seed: int) -> Session:
     """Start the processes on the run's own data and split, with its network's normalisation."""
+    tracking.check(options.logger)
     _, normalisation = checkpoint.load(run)
     fabric = start_processes(options)
-    return Session(parent.data, parent.split, normalisation, fabric, seed, options.runs)
+    return Session(
+        parent.data, parent.split, normalisation, fabric, seed, options.runs, options.logger
+    )
 
 
 def teachers_of(run: Run, given: Sequence[Path], without: bool) -> tuple[Run, ...]:
@@ -101,5 +104,5 @@ def task_of(
 ) -> fit.Task:
     """Labels and teachers, or labels alone."""
     if distillation is None:
-        return LabelTask(recipe)
+        return LabelTask(recipe, material.class_counts)
     return distill_task(session, distillation, recipe, material)

@@ -6,7 +6,6 @@ settings. Without arguments: dsc500 under resnet10t on the built-in synthetic sc
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from compress import cli
@@ -14,10 +13,8 @@ from compress.config import DistillConfig, map_size
 from compress.errors import InputError
 
 if TYPE_CHECKING:
-    from compress.data.sets import SpectrogramSet
     from compress.recipe import Recipe
     from compress.runs import Run
-    from compress.session import Session
 
 
 def run(config: DistillConfig) -> int:
@@ -28,8 +25,9 @@ def run(config: DistillConfig) -> int:
     from compress.session import DECISIONS, open_session
     from compress.student_runs import Distillation, distilled_run, twin_run
     from compress.summary import describe_difference, table
+    from compress.teaching import chosen_teacher, transfer_sets
 
-    session = open_session(config, config)
+    session = open_session(config, config, config.normalise)
     rows: list[tuple[str, Run]] = []
     twin = None
     if config.without_teacher or config.compare:
@@ -39,7 +37,10 @@ def run(config: DistillConfig) -> int:
         )
     student = None
     if not config.without_teacher:
-        teachers = [_teacher(session, name, config, teacher_recipe) for name in config.teacher]
+        teachers = [
+            chosen_teacher(session, name, teacher_recipe, config.teacher_map, config.pretrained)
+            for name in config.teacher
+        ]
         rows += [("teacher", teacher) for teacher in teachers]
         student = distilled_run(
             session,
@@ -51,7 +52,7 @@ def run(config: DistillConfig) -> int:
                 config.temperature,
                 config.label_loss_weight,
                 config.distill_loss_weight,
-                _transfer(session, config),
+                transfer_sets(session, config),
                 config.cache,
             ),
             weights=config.weights,
@@ -82,6 +83,7 @@ def check_options(config: DistillConfig) -> tuple[Recipe, Recipe]:
     """Names, recipes and contradictions, before any data is read."""
     from compress import recipe as recipes
     from compress import registry
+    from compress.runs import is_folder
 
     if config.without_teacher and config.compare:
         raise InputError("--without-teacher and --compare exclude each other; give one")
@@ -93,45 +95,9 @@ def check_options(config: DistillConfig) -> tuple[Recipe, Recipe]:
     registry.check_student(config.student)
     if not config.without_teacher:
         for name in config.teacher:
-            if not _is_folder(name):
+            if not is_folder(name):
                 registry.check_teacher(name)
     return recipe, teacher_recipe
-
-
-def _is_folder(name: str) -> bool:
-    return "/" in name or Path(name).is_dir()
-
-
-def _teacher(session: Session, name: str, config: DistillConfig, recipe: Recipe) -> Run:
-    from compress import runs
-    from compress.teaching import teacher_run
-
-    if _is_folder(name):
-        teacher = runs.open_run(Path(name))
-        if not teacher.complete:
-            raise InputError(f"{name}: this run is not finished; run its command again first")
-        return teacher
-    return teacher_run(session, name, recipe, config.teacher_map, config.pretrained)
-
-
-def _transfer(session: Session, config: DistillConfig) -> list[SpectrogramSet]:
-    """Unlabelled sets, through the same front end as the data."""
-    from compress.data import open_transfer
-
-    if not config.transfer:
-        return []
-    extra = open_transfer(
-        config.transfer,
-        frontend=session.data.frontend,
-        cache=config.cache,
-        workers=config.workers,
-        strict=config.strict,
-        shape=(session.data.mels, session.data.frames),
-    )
-    session.say(f"transfer  {extra.name}: {len(extra):,} unlabelled windows")
-    for note in extra.notes:
-        session.say(f"note      {note}")
-    return [extra]
 
 
 if __name__ == "__main__":

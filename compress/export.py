@@ -46,6 +46,8 @@ def check_options(config: ExportConfig) -> registry.Row:
         if config.format != "c":
             raise InputError("--target: is for --format c")
         toolchain.check()
+    if config.vela and config.format != "tflite":
+        raise InputError("--vela: is for --format tflite")
     return registry.lookup(registry.EXPORTS, "format", config.format)
 
 

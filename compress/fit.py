@@ -32,6 +32,10 @@ _SECONDS_BETWEEN_CHECKPOINTS = 15.0
 Task = Callable[[torch.Tensor, Batch], dict[str, torch.Tensor]]
 """logits (B, classes) and batch -> named terms; ``loss`` is the one that is minimised."""
 
+AfterEpoch = Callable[[Mapping[str, float]], Any]
+"""Gets the row of curves.csv of every epoch, those before a continuation too. Whatever it raises
+ends the training."""
+
 
 @dataclass
 class Progress:
@@ -54,6 +58,7 @@ def train_network(
     checkpoint: Path,
     fabric: Any,
     label: str,
+    after_epoch: AfterEpoch = lambda row: None,
 ) -> Progress:
     """Train ``model`` in place and leave its best weights (lowest validation loss) in it.
 
@@ -69,6 +74,8 @@ def train_network(
     best = _weights(model)
     if checkpoint.is_file():
         progress, best = _restore(checkpoint, model, optimiser, plateau, fabric.device)
+        for row in progress.history:
+            after_epoch(row)
     saved = time.monotonic()
     ranks, rank = fabric.world_size, fabric.global_rank
     bfloat16 = uses_bfloat16(recipe.precision, fabric.device)
@@ -124,6 +131,7 @@ def train_network(
                 if fabric.is_global_zero:
                     _save(checkpoint, progress, best, model, optimiser, plateau)
                 saved = time.monotonic()
+            after_epoch(progress.history[-1])
     model.load_state_dict(best)
     if fabric.is_global_zero:
         _save(checkpoint, progress, best, model, optimiser, plateau)

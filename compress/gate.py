@@ -4,7 +4,8 @@
     python -m compress.gate model.onnx folder   these files, and all models in these folders
     python -m compress.gate --base base.json    and what changed since that report.json was made
 
-Sizes are counted in the file itself (.onnx, .safetensors, .ckpt), never read from a manifest.
+Sizes are counted in the file itself (.onnx, .tflite, .safetensors, .ckpt), never read from a
+manifest.
 Latency ratio and accuracy come from the run's metrics.json, only while the file has the hash that
 they were measured on. Budgets have a warn and a fail level for each figure.
 

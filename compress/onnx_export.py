@@ -1,6 +1,7 @@
 """The network as an ONNX file with the normalisation inside, checked against the network.
 
     log_mel_db (batch, 1, mels, frames) -> Sub, Mul per band -> network -> logits (batch, classes)
+                                        \> Clip, Sub, Mul: the step from silence (mixture)
 
 Batch norm behind a convolution is folded by the exporter; dropout is gone.
 """
@@ -16,7 +17,8 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from compress.material import Normalisation
+from compress.frontend import FLOOR_DB
+from compress.material import KNEE_DB, Normalisation
 from compress.runs import atomic_path
 
 INPUT = "log_mel_db"
@@ -34,9 +36,18 @@ class Deployed(nn.Module):
         gain = 1.0 / torch.from_numpy(normalisation.deviation.copy())[None, None, :, None]
         self.register_buffer("mean", mean)
         self.register_buffer("gain", gain)
+        slope = normalisation.step_slope
+        self.has_step = slope is not None
+        if slope is not None:
+            self.register_buffer("step_slope", torch.from_numpy(slope)[None, None, :, None])
 
     def forward(self, log_mel_db: torch.Tensor) -> torch.Tensor:
-        return self.network((log_mel_db - self.mean) * self.gain)
+        if not self.has_step:
+            return self.network((log_mel_db - self.mean) * self.gain)
+        sound = log_mel_db.clamp(min=KNEE_DB)
+        quiet = log_mel_db.clamp(FLOOR_DB, KNEE_DB)
+        x = (sound - self.mean) * self.gain + (quiet - KNEE_DB) * self.step_slope
+        return self.network(x)
 
 
 def to_onnx(

@@ -1,20 +1,19 @@
 """Classes over time of sound files, by the model of a finished run.
 
     file -> mono at the model's sample rate -> log-mel windows every --hop seconds -> model.onnx
-         -> probabilities -> exponential mean over time -> decision -> segments
+         -> probabilities -> a decision over several windows (compress.decisions) -> segments
 
 A window (1.94 s by default) stands for the time around its centre: decisions begin and end half a
-hop before and after it, the first at the start of the file and the last at its end. The mean over
-time looks back only, as on a device, so a change shows about --smoothing seconds after it happened.
+hop before and after it, the first at the start of the file and the last at its end. Every decision
+looks back only, as on a device, so a change shows about --smoothing seconds after it happened.
 Files are read piece by piece, so that their length is not limited by memory.
 """
 
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +21,8 @@ import numpy as np
 
 from compress import cli
 from compress.config import PredictConfig
+from compress.costs import decide
+from compress.costs import load as load_costs
 from compress.data.audio import (
     AudioError,
     pad_to_window,
@@ -30,23 +31,28 @@ from compress.data.audio import (
     stream_mel_power,
     stream_windows,
 )
+from compress.decisions import HMM, Rule
 from compress.errors import InputError
 from compress.evaluate import Predictor, onnx_predictor, onnx_session
 from compress.frontend import FrontEnd, power_to_db
-from compress.runs import MANIFEST, ONNX, open_run, sha256_file
+from compress.runs import MANIFEST, ONNX, Run, open_run, sha256_file
 
 _BATCH = 128
 
 
 @dataclass(frozen=True)
 class Model:
-    """A model file ready to run. ``predict``: (B, 1, mels, frames) dB -> logits (B, classes)."""
+    """A model file ready to run. ``predict``: (B, 1, mels, frames) dB -> logits (B, classes).
+
+    prior: (classes,) shares of the classes in the run's data, or None where it has no figures.
+    """
 
     path: Path
     sha256: str
     class_names: tuple[str, ...]
     frontend: FrontEnd
     predict: Predictor
+    prior: np.ndarray | None = None
 
     def probabilities(self, decibels: np.ndarray) -> np.ndarray:
         """(B, mels, frames) dB -> (B, classes)."""
@@ -64,7 +70,8 @@ class Timeline:
     """Decisions over one file. Rows are windows; times in seconds.
 
     start, end: (n,) the time that each window stands for, without gaps.
-    probabilities, smoothed: (n, classes). decisions: (n,) class numbers of ``smoothed``.
+    probabilities, smoothed: (n, classes). decisions: (n,) class numbers of ``smoothed``: the most
+    probable, or those of least expected cost where there are ``costs`` (classes, classes).
     """
 
     file: Path
@@ -75,9 +82,12 @@ class Timeline:
     end: np.ndarray
     probabilities: np.ndarray
     smoothed: np.ndarray
+    costs: np.ndarray | None = None
 
     @property
     def decisions(self) -> np.ndarray:
+        if self.costs is not None:
+            return decide(self.smoothed, self.costs)
         return self.smoothed.argmax(axis=1)
 
 
@@ -95,9 +105,13 @@ def run(config: PredictConfig) -> int:
         except AudioError as error:
             raise InputError(f"{file}: {error}") from None
     model = load_model(config.model, config.frontend)
+    rule = Rule(config.decision, config.dwell if config.decision == HMM else config.smoothing)
+    prices = load_costs(config.costs) if config.costs else None
+    matrix = prices.matrix(model.class_names) if prices else None
     results = []
     for file in config.files:
-        timeline = classify(file, model, config.hop, config.smoothing)
+        timeline = classify(file, model, config.hop, rule)
+        timeline = replace(timeline, costs=matrix)
         if config.json:
             results.append(to_json(timeline, model.class_names))
         else:
@@ -109,8 +123,10 @@ def run(config: PredictConfig) -> int:
             "sha256": model.sha256,
             "classes": list(model.class_names),
             "hop_seconds": config.hop,
-            "smoothing_seconds": config.smoothing,
+            "decision": rule.name,
+            "smoothing_seconds" if rule.name != HMM else "dwell_seconds": rule.seconds,
             "frontend": model.frontend.to_dict(),
+            "costs": prices.describe() if prices else None,
             "files": results,
         }
         cli.say(json.dumps(described, indent=1, ensure_ascii=False))
@@ -143,7 +159,19 @@ def load_model(path: Path, frontend_choice: str = "run") -> Model:
             f"{len(record.class_names)}; the two do not belong together"
         )
     frontend = _frontend(folder, record.manifest["data"].get("frontend"), shape, frontend_choice)
-    return Model(file, sha256_file(file), record.class_names, frontend, onnx_predictor(file))
+    digest, predict = sha256_file(file), onnx_predictor(file)
+    return Model(file, digest, record.class_names, frontend, predict, _prior(record))
+
+
+def _prior(record: Run) -> np.ndarray | None:
+    """Shares of the classes, as the clips of the measured splits have them."""
+    try:
+        splits = record.metrics()["splits"]
+        clips = sum(np.asarray(splits[side]["confusion"], dtype=float).sum(1) for side in splits)
+    except (InputError, KeyError, TypeError, ValueError):
+        return None
+    fits = np.shape(clips) == (len(record.class_names),)
+    return (clips + 1) / (clips + 1).sum() if fits else None
 
 
 def _frontend(folder: Path, recorded: Any, shape: list[Any], choice: str) -> FrontEnd:
@@ -167,7 +195,7 @@ def _frontend(folder: Path, recorded: Any, shape: list[Any], choice: str) -> Fro
     )
 
 
-def classify(file: Path, model: Model, hop_seconds: float, smoothing_seconds: float) -> Timeline:
+def classify(file: Path, model: Model, hop_seconds: float, rule: Rule) -> Timeline:
     """Classes over time of one file; raises InputError where it is no usable sound."""
     frontend = model.frontend
     step = max(1, round(hop_seconds / frontend.hop_seconds))
@@ -204,21 +232,8 @@ def classify(file: Path, model: Model, hop_seconds: float, smoothing_seconds: fl
         start=np.concatenate([[0.0], borders]),
         end=np.concatenate([borders, [seconds]]),
         probabilities=probabilities,
-        smoothed=smooth(probabilities, centres, smoothing_seconds),
+        smoothed=rule(probabilities, centres, model.prior, frontend.clip_seconds),
     )
-
-
-def smooth(probabilities: np.ndarray, times: np.ndarray, constant_seconds: float) -> np.ndarray:
-    """Exponential mean over time: the past weighs exp(-dt / constant); 0 leaves all as it is.
-
-    probabilities (n, classes) at ascending ``times`` (n,) in seconds.
-    """
-    smoothed = probabilities.copy()
-    if constant_seconds > 0:
-        for i in range(1, len(smoothed)):
-            past = math.exp(-(times[i] - times[i - 1]) / constant_seconds)
-            smoothed[i] = past * smoothed[i - 1] + (1 - past) * probabilities[i]
-    return smoothed
 
 
 def segments_of(timeline: Timeline) -> list[tuple[float, float, int, float]]:

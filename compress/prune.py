@@ -48,6 +48,8 @@ def run(config: PruneConfig) -> int:
     teachers = continuing.teachers_of(parent.run, config.teacher, config.without_teacher)
     model, _ = checkpoint.load(parent.run)
     family = str(runs.read_json(parent.run.file(runs.MODEL))["family"])
+    if family == "ensemble":
+        raise InputError(f"{config.run}: is an ensemble; prune its members, or a student of it")
     data = parent.data
     subject = Subject(family, parent.run.name, model, data.mels, data.frames)
     unsupported = check_target(subject, pruning)

@@ -114,6 +114,7 @@ def quantised_run(
         "settings": settings,
         "seed": wanted.seed,
         "fold": parent.split.fold,
+        "folds": parent.split.folds,
         "device": "cpu",
         "processes": 1,
         "data": parent.data.describe(),

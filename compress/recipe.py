@@ -7,12 +7,14 @@ that are that student's own, as the report's learning rates are.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from compress.config import RecipeOptions, build, nearest, option, read_toml
 from compress.errors import InputError
+from compress.registry import LABEL_LOSSES
 
 FOLDER = Path(__file__).parent / "recipes"
 
@@ -37,6 +39,37 @@ class Augmentation:
         0.0, "mix two windows and their labels in the power domain", least=0, most=1
     )
     mixup_least: float = option(0.5, "smallest share of the first window", least=0.5, most=1)
+    between_class_probability: float = option(
+        0.0,
+        "mix with a window of another class, in any ratio, levels evened out (arXiv 1711.10282)",
+        least=0,
+        most=1,
+    )
+    background_probability: float = option(
+        0.0, "put another window, quieter, behind it; the label stays", least=0, most=1
+    )
+    background_least: float = option(10.0, "least difference in level", unit="dB", least=0)
+    background_most: float = option(30.0, "largest difference in level", unit="dB", least=0)
+    gain_probability: float = option(0.0, "make louder or quieter", least=0, most=1)
+    gain_most: float = option(6.0, "largest change of level", unit="dB", least=0, most=80)
+    time_crop_probability: float = option(
+        0.0, "begin between two overlapping windows of a clip, where it has some", least=0, most=1
+    )
+    style_probability: float = option(
+        0.0,
+        "take on some of another window's band statistics (Freq-MixStyle, arXiv 2206.12513)",
+        least=0,
+        most=1,
+    )
+    style_alpha: float = option(0.3, "both parameters of the Beta that draws shares", least=0.01)
+    time_mask_probability: float = option(
+        0.0, "hide some frames (SpecAugment, arXiv 1904.08779)", least=0, most=1
+    )
+    time_mask_most: float = option(0.1, "widest mask", unit="share of frames", least=0, most=1)
+    frequency_mask_probability: float = option(
+        0.0, "hide some mel bands (SpecAugment, arXiv 1904.08779)", least=0, most=1
+    )
+    frequency_mask_most: float = option(0.2, "widest mask", unit="share of bands", least=0, most=1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,6 +95,15 @@ class Recipe(Augmentation):
     )
     label_loss: str = option("cross_entropy", "loss on hard labels (registry LABEL_LOSSES)")
     label_smoothing: float = option(0.0, "share of a label spread evenly", least=0, most=0.5)
+    class_weights: tuple[str, ...] = option(
+        ("none",),
+        "weight of each class in the loss on hard labels: none, balanced (windows / classes / "
+        "windows of the class), or one number per class in their order",
+    )
+    activation: str | None = option(None, "activation of the student, instead of its own")
+    dropout: float | None = option(
+        None, "dropout of the student, instead of its own", least=0.0, most=0.9
+    )
     views: int = option(
         0, "augmented views of each window that recur over the epochs; 0: new ones in each", least=0
     )
@@ -76,19 +118,17 @@ class Recipe(Augmentation):
 
     def batch_sizes(self) -> list[tuple[int, int]]:
         """(first epoch, windows per step) in order; raises InputError where the text is neither."""
-        schedule = []
-        for entry in self.batch_size:
-            start, _, size = entry.rpartition(":")
-            try:
-                schedule.append((int(start or 0), int(size)))
-            except ValueError:
-                raise InputError(
-                    f"recipe: batch_size {entry!r} is neither a number nor EPOCH:SIZE"
-                ) from None
-        schedule.sort()
-        if not schedule or schedule[0][0] != 0 or any(size < 1 for _, size in schedule):
-            raise InputError("recipe: batch_size needs a size of at least 1 from epoch 0 on")
+        schedule, fault = _batch_sizes(self.batch_size)
+        if fault:
+            raise InputError(f"recipe: {fault}")
         return schedule
+
+    def class_weighting(self) -> str | tuple[float, ...]:
+        """'none', 'balanced', or one weight per class; raises InputError for anything else."""
+        found, fault = _class_weights(self.class_weights)
+        if fault:
+            raise InputError(f"recipe: {fault}")
+        return found
 
     @property
     def augmentation(self) -> Augmentation:
@@ -125,10 +165,91 @@ def load(name: str, model: str = "", **overrides: Any) -> Recipe:
     if not isinstance(own, dict) or not all(isinstance(table, dict) for table in own.values()):
         raise InputError(f"{path}: 'students' must hold one table per student")
     values |= own.get(model, {})
-    values |= {key: value for key, value in overrides.items() if value is not None}
-    sizes = values.get("batch_size")
-    if isinstance(sizes, int) and not isinstance(sizes, bool):
-        values["batch_size"] = [str(sizes)]
-    recipe = build(Recipe, values, source=f"recipe {path.name}")
-    recipe.batch_sizes()
+    given = {key: value for key, value in overrides.items() if value not in (None, ())}
+    if given.get("schedule", values.get("schedule")) != values.get("schedule"):
+        values = {key: value for key, value in values.items() if key not in _OF_SCHEDULE}
+    values |= given
+    for key in ("batch_size", "class_weights"):
+        values[key] = _as_texts(values[key]) if key in values else None
+    values = {key: value for key, value in values.items() if value is not None}
+    faults = _contradictions(values)
+    try:
+        recipe = build(Recipe, values, source="")
+    except InputError as error:
+        faults.insert(0, str(error).removeprefix(": "))
+    if faults:
+        raise InputError(f"recipe {path.name}: {'; '.join(faults)}")
     return recipe
+
+
+_OF_SCHEDULE = {
+    "warmup_share": "cosine",
+    "plateau_factor": "plateau",
+    "plateau_patience": "plateau",
+}
+_RANGES = (("time_stretch_least", "time_stretch_most"), ("noise_least", "noise_most"))
+
+
+def _as_texts(value: Any) -> Any:
+    """A number, or a list that holds some, as the texts that a schedule or weights are made of."""
+    values = value if isinstance(value, (list, tuple)) else [value]
+    texts = [str(v) if isinstance(v, (int, float)) and not isinstance(v, bool) else v
+             for v in values]  # fmt: skip
+    return [piece for v in texts for piece in (v.split(",") if isinstance(v, str) else [v])]
+
+
+def _contradictions(values: dict[str, Any]) -> list[str]:
+    """What is wrong with values that are each allowed, or that only together make no sense."""
+    faults = []
+    schedule = values.get("schedule", Recipe.schedule)
+    for key, owner in _OF_SCHEDULE.items():
+        if key in values and schedule != owner and schedule in _OF_SCHEDULE.values():
+            faults.append(f"{key}: says nothing while schedule is {schedule!r}; leave it out")
+    for low, high in _RANGES:
+        least, most = values.get(low, getattr(Recipe, low)), values.get(high, getattr(Recipe, high))
+        numbers = all(isinstance(v, (int, float)) for v in (least, most))
+        if numbers and least > most:
+            faults.append(f"{low}: {least} is over {high}, {most}")
+    if all(isinstance(entry, str) for entry in values.get("batch_size", ())):
+        faults += filter(None, [_batch_sizes(values.get("batch_size", Recipe.batch_size))[1]])
+    if all(isinstance(entry, str) for entry in values.get("class_weights", ())):
+        faults += filter(None, [_class_weights(values.get("class_weights", ("none",)))[1]])
+    loss = values.get("label_loss", Recipe.label_loss)
+    if loss not in LABEL_LOSSES:
+        faults.append(
+            f"label_loss: unknown loss {loss!r}{nearest(str(loss), LABEL_LOSSES)} "
+            f"(known: {', '.join(sorted(LABEL_LOSSES))})"
+        )
+    return faults
+
+
+def _batch_sizes(entries: Sequence[str]) -> tuple[list[tuple[int, int]], str]:
+    """([(first epoch, windows per step), ...] in order, what is wrong with them)."""
+    schedule = []
+    for entry in entries:
+        start, _, size = entry.rpartition(":")
+        try:
+            schedule.append((int(start or 0), int(size)))
+        except ValueError:
+            return [], f"batch_size {entry!r} is neither a number nor EPOCH:SIZE"
+    schedule.sort()
+    if not schedule or schedule[0][0] != 0 or any(size < 1 for _, size in schedule):
+        return [], "batch_size needs a size of at least 1 from epoch 0 on"
+    twice = [a for (a, _), (b, _) in zip(schedule[:-1], schedule[1:], strict=True) if a == b]
+    if twice:
+        return [], f"batch_size has two sizes from epoch {twice[0]} on"
+    return schedule, ""
+
+
+def _class_weights(entries: Sequence[str]) -> tuple[str | tuple[float, ...], str]:
+    """("none", "balanced" or the numbers, what is wrong with them)."""
+    if len(entries) == 1 and entries[0] in ("none", "balanced"):
+        return entries[0], ""
+    try:
+        numbers = tuple(float(entry) for entry in entries)
+    except ValueError:
+        shown = ", ".join(entries)
+        return "none", f"class_weights: {shown!r} is not none, balanced or one number per class"
+    if not all(0 <= n < float("inf") for n in numbers) or not any(numbers):
+        return "none", "class_weights: each must be a finite number of at least 0, one above 0"
+    return numbers, ""

@@ -79,9 +79,63 @@ LABEL_LOSSES: dict[str, Row] = {
     ),
 }
 
+LOGGERS: dict[str, Row] = {
+    "csv": Row("compress.tracking:CsvLogger", "curves.csv, after every epoch", "own design"),
+    "tensorboard": Row(
+        "compress.tracking:TensorBoardLogger",
+        "event files in tensorboard/ of the run folder",
+        "TensorBoard",
+    ),
+    "wandb": Row(
+        "compress.tracking:WandbLogger",
+        "Weights & Biases; WANDB_MODE=offline keeps everything in the run folder",
+        "wandb",
+    ),
+    "mlflow": Row(
+        "compress.tracking:MlflowLogger",
+        "MLflow, at MLFLOW_TRACKING_URI or in mlflow.db beside the run folders",
+        "MLflow",
+    ),
+}
+
+# Each is called with training features (compress.baselines.Training) and gives plain arrays.
+BASELINES: dict[str, Row] = {
+    "naive-bayes": Row(
+        "compress.baselines:naive_bayes",
+        "Gaussian naive Bayes on band statistics",
+        "AudioBots report, Oticon Audio Explorers 2023",
+    ),
+    "svm": Row(
+        "compress.baselines:support_vectors",
+        "linear SVM on a Nystroem map of an RBF kernel of band statistics",
+        "Williams and Seeger 2001; ESC paper (Piczak 2015) for SVM and random forest",
+    ),
+    "random-forest": Row(
+        "compress.baselines:random_forest",
+        "random forest on band statistics",
+        "Breiman 2001; ESC paper (Piczak 2015) for SVM and random forest",
+    ),
+}
+
 # Each is called with the run and the options of compress.export, and gives the run it wrote and
 # the lines that say what it measured.
-EXPORTS: dict[str, Row] = {}
+EXPORTS: dict[str, Row] = {
+    "tflite": Row(
+        "compress.tflite.export:tflite_run",
+        "int8 .tflite file of an int8 run, for TFLite Micro and Ethos-U NPUs (--vela)",
+        "own writer after the TFLite schema",
+    ),
+    "c": Row(
+        "compress.chip.export:c_run",
+        "C99 in 8-bit integers for a microcontroller, of an int8 run",
+        "own kernels",
+    ),
+    "onnx": Row(
+        "compress.wave_runs:export_onnx",
+        "with --from-wave: one ONNX file from sound to logits, the front end inside",
+        "own design; the front end as convolution and matrix product",
+    ),
+}
 
 TIMM_PREFIX = "timm/"
 _TEACHER_BUILDER = Row(

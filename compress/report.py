@@ -19,12 +19,13 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from compress import artefacts, budgets, cli, registry, runs
+from compress import artefacts, budgets, cli, costs, registry, runs
 from compress.chip import figures as chip_figures
 from compress.config import ReportConfig
 from compress.errors import InputError
 from compress.subjects import recorded_latency_ratio
-from reports import chip, html, lineage, records, tables
+from compress.tflite.recorded import npu_records
+from reports import chip, html, lineage, npu, records, tables
 from reports.records import Entry, Origin, Record, Report, Summary
 
 _MOST_CURVE_BYTES = 16 * 2**20
@@ -37,12 +38,15 @@ def run(config: ReportConfig) -> int:
     _refuse_if_no_folder(out)
     if config.runs.exists() and not config.runs.is_dir():
         raise InputError(f"{config.runs}: not a folder; give the folder that holds the runs")
-    entries, notes = gather(config.runs, limits)
+    prices = costs.load(config.costs)
+    entries, notes = gather(config.runs, limits, prices)
     if not entries:
         entries = registered_students(limits)
         notes.append(f"{config.runs}: no finished run yet; these are the registered students")
     chips, chip_notes = on_chips(config.runs, limits)
     notes += chip_notes
+    npus, npu_notes = npu_records(config.runs)
+    notes += npu_notes
     detailed, choice = choose_details(entries, config.details)
     report = Report(
         entries=entries,
@@ -54,12 +58,17 @@ def run(config: ReportConfig) -> int:
         detail_choice=choice,
         made=time.strftime("%Y-%m-%d %H:%M"),
         chips=chips,
+        npus=npus,
+        costs=_in_words(prices, entries),
     )
     runs.write_text(out / "report.json", records.to_json(e.record for e in report.entries))
     runs.write_text(out / "report.csv", tables.comma_separated(report))
     if report.chips:
         runs.write_text(out / "chip.json", chip.to_json(report.chips))
         runs.write_text(out / "chip.csv", chip.comma_separated(report.chips, tables.escape_csv))
+    if report.npus:
+        runs.write_text(out / "npu.json", npu.to_json(report.npus))
+        runs.write_text(out / "npu.csv", npu.comma_separated(report.npus, tables.escape_csv))
     runs.write_text(out / "report.md", tables.markdown(report))
     runs.write_text(out / "report.html", html.page(report))
     width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
@@ -79,14 +88,16 @@ def _refuse_if_no_folder(out: Path) -> None:
 # --- from run folders to entries -----------------------------------------------------------------
 
 
-def gather(root: Path, limits: budgets.Budgets) -> tuple[list[Entry], list[str]]:
+def gather(
+    root: Path, limits: budgets.Budgets, prices: costs.Costs | None = None
+) -> tuple[list[Entry], list[str]]:
     """(an entry per artefact, why runs were left out).
 
     By data set, most accurate first, runs that differ by seed or fold alone together.
     """
     folders = runs.find_runs(root)
     with ThreadPoolExecutor(_HASHING_THREADS) as pool:  # hashing lets other threads run
-        read = list(pool.map(lambda folder: _read_run(folder, limits), folders))
+        read = list(pool.map(lambda folder: _read_run(folder, limits, prices), folders))
     found = [(entry, manifest) for entry, manifest, _ in read if entry]
     notes = [note for _, _, note in read if note]
     groups: dict[str, list[int]] = {}
@@ -132,13 +143,18 @@ def with_origins(found: Sequence[tuple[Entry, dict[str, Any]]]) -> list[Entry]:
     return entries
 
 
-def _read_run(folder: Path, limits: budgets.Budgets) -> tuple[Entry | None, dict[str, Any], str]:
+def _read_run(
+    folder: Path, limits: budgets.Budgets, prices: costs.Costs | None
+) -> tuple[Entry | None, dict[str, Any], str]:
     """(entry, manifest, note); no entry where the run is unfinished or damaged."""
     try:
         opened = runs.open_run(folder)
         if not opened.complete:
             return None, {}, f"{folder}: running or interrupted, not in the table"
-        return _entry(opened, opened.metrics(), limits), opened.manifest, ""
+        entry = _entry(opened, opened.metrics(), limits)
+        if prices is not None and not entry.warning and prices.fits(entry.classes):
+            entry = _with_costs(entry, opened, prices)
+        return entry, opened.manifest, ""
     except InputError as error:
         return None, {}, str(error)
 
@@ -150,7 +166,7 @@ def _entry(run: runs.Run, metrics: dict[str, Any], limits: budgets.Budgets) -> E
     classes = run.class_names
     record = Record(
         name=run.name,
-        stage=str(run.manifest["stage"]),
+        stage=_stage(run.manifest),
         data=_data_name(run.manifest),
         params=_whole(metrics.get("params")),
         file_params=_whole(metrics.get("file_params")),
@@ -185,6 +201,36 @@ def _entry(run: runs.Run, metrics: dict[str, Any], limits: budgets.Budgets) -> E
         calibration_error=_number(test.get("calibration_error")) if valid else None,
         finished=(run.folder / runs.METRICS).stat().st_mtime,
     )
+
+
+def _with_costs(entry: Entry, run: runs.Run, prices: costs.Costs) -> Entry:
+    """The entry with the mean cost of the run's recorded decisions on the test split.
+
+    Without it where the run recorded none, or the file is not the one that it recorded.
+    """
+    from compress import evaluate
+
+    recorded = run.manifest.get("artefacts", {}).get(runs.DECISIONS)
+    path = run.folder / runs.DECISIONS
+    if recorded is None or not path.is_file() or runs.sha256_file(path) != recorded:
+        return entry
+    decisions = evaluate.load_decisions(path)
+    shown, least = costs.of_decisions(decisions, prices.matrix(run.class_names))
+    record = dataclasses.replace(entry.record, expected_cost=shown, expected_cost_by_costs=least)
+    return dataclasses.replace(entry, record=record)
+
+
+def _in_words(prices: costs.Costs, entries: Sequence[Entry]) -> str:
+    """Where the costs of the table come from and what they are; '' where none are shown."""
+    if all(entry.record.expected_cost is None for entry in entries):
+        return ""
+    rows = []
+    for actual, row in prices.rows.items():
+        single = [f"{c:g} as {name}" for name, c in row.items() if name not in ("any", actual)]
+        whole = [f"{row['any']:g}"] if "any" in row else []
+        rows.append(f"{actual} {', '.join(whole + single)}")
+    source = "the shipped costs" if prices.source == costs.SHIPPED else str(prices.source)
+    return f"A wrong decision costs, by {source}: {'; '.join(rows)}."
 
 
 def _verified(run: runs.Run, metrics: dict[str, Any], record: Record) -> tuple[Record, str]:
@@ -267,6 +313,12 @@ def compare(
     return over, False if over else None if unknown else True
 
 
+def _stage(manifest: dict[str, Any]) -> str:
+    """The stage, of an export with its format: one network may be exported in several."""
+    form = manifest.get("format")
+    return f"{manifest['stage']} {form}" if isinstance(form, str) else str(manifest["stage"])
+
+
 def _data_name(manifest: dict[str, Any]) -> str:
     fold = manifest.get("fold")
     return str(manifest["data"].get("name", "")) + (f", fold {fold}" if fold is not None else "")
@@ -293,6 +345,7 @@ def _group(manifest: dict[str, Any]) -> str:
             manifest.get("name"),
             manifest.get("stage"),
             manifest["data"].get("content_hash"),
+            manifest.get("folds"),
             fixed,
             names,
             parent.get("name") if isinstance(parent, dict) else None,

@@ -40,6 +40,7 @@ WEIGHTS = "weights.safetensors"
 ONNX = "model.onnx"
 SPLIT = "split.json"
 CURVES = "curves.csv"
+DECISIONS = "test_decisions.npz"
 CHECKPOINT = "checkpoint.pt"
 STEPS = "steps"
 
@@ -105,7 +106,8 @@ def slug(text: str) -> str:
 def versions() -> dict[str, str]:
     """Versions of Python and of the packages that decide the figures."""
     found = {"python": platform.python_version()}
-    for package in ("torch", "timm", "numpy", "onnx", "onnxruntime", "lightning-fabric"):
+    for package in ("torch", "timm", "numpy", "onnx", "onnxruntime", "lightning-fabric",
+                    "ai-edge-litert", "ethos-u-vela"):  # fmt: skip
         with contextlib.suppress(metadata.PackageNotFoundError):
             found[package] = metadata.version(package)
     return found
@@ -143,6 +145,17 @@ class Run:
                     f"{self.folder}: holds an int8 file, whose weights cannot be trained further; "
                     "give the run that it was made of"
                 )
+            if self.manifest["stage"] == "export" and name in (MODEL, WEIGHTS, ONNX):
+                of = (self.manifest.get("parent") or {}).get("folder")
+                raise InputError(
+                    f"{self.folder}: holds an export, which no other command goes on from; give "
+                    f"the run that it was made of{f', {of}' if of else ''}"
+                )
+            if self.manifest["stage"] == "baseline" and name in (MODEL, WEIGHTS, ONNX):
+                raise InputError(
+                    f"{self.folder}: holds a baseline, which has no network to go on with; give "
+                    "the run of a student"
+                )
             raise InputError(
                 f"{self.folder}: this run folder has no {name}; "
                 f"run the command that made it again to finish it"
@@ -153,8 +166,12 @@ class Run:
         return read_json(self.file(METRICS))
 
     def model_hash(self) -> str:
-        """The hash that children record of this parent: its weights' bytes, or its int8 file's."""
-        return sha256_file(self.file(ONNX if self.manifest["stage"] == "quantize" else WEIGHTS))
+        """The hash that children record of this parent: its weights' bytes, or its int8 file's.
+
+        Of an ensemble it is its file's too: the same weights give other logits by another mean.
+        """
+        by_file = self.manifest["stage"] in ("quantize", "ensemble")
+        return sha256_file(self.file(ONNX if by_file else WEIGHTS))
 
     def reference(self) -> dict[str, str]:
         """What a manifest records of a parent or a teacher."""
@@ -199,6 +216,11 @@ def open_run(folder: Path) -> Run:
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise InputError(f"{folder}/{MANIFEST}: has no valid class names; the file is damaged")
     return Run(folder, manifest)
+
+
+def is_folder(name: str) -> bool:
+    """Whether the name of a teacher means a run folder and not a network of timm."""
+    return "/" in name or Path(name).is_dir()
 
 
 def find_runs(root: Path) -> list[Path]:

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from compress import checkpoint, cli, evaluate, fit, measure, metrics, onnx_export, runs
+from compress import checkpoint, cli, evaluate, fit, measure, metrics, onnx_export, runs, tracking
 from compress.config import DataOptions, RunOptions
 from compress.data import open_chosen
 from compress.data.sets import SpectrogramSet
@@ -29,13 +29,16 @@ from compress.material import Material, Normalisation, measure_normalisation, pl
 from compress.recipe import Recipe
 from compress.runs import Run, RunWriter
 
-DECISIONS = "test_decisions.npz"
+DECISIONS = runs.DECISIONS
 Value = TypeVar("Value")
 
 
 @dataclass
 class Session:
-    """Data, split and processes of one command."""
+    """Data, split and processes of one command.
+
+    after_epoch: gets the row of curves.csv after every epoch; loggers: names of those besides.
+    """
 
     data: SpectrogramSet
     split: Split
@@ -43,6 +46,8 @@ class Session:
     fabric: Any
     seed: int
     runs: Path
+    loggers: Sequence[str] = ("csv",)
+    after_epoch: fit.AfterEpoch = lambda row: None
     started: float = field(default_factory=time.monotonic)
 
     @property
@@ -76,21 +81,36 @@ class Session:
 def data_name(data: SpectrogramSet, split: Split) -> str:
     """The data set and its fold, as a part of a run folder's name."""
     fold = f"-fold{split.fold}" if split.fold is not None else ""
+    fold += f"of{split.folds}" if split.folds is not None else ""
     return runs.slug(Path(data.name).name.removesuffix(" (synthetic)")) + fold
 
 
 def read_data(options: DataOptions) -> tuple[SpectrogramSet, Split]:
     """The data set and its split; raises InputError for everything that is wrong with either."""
     data = open_chosen(options)
-    return data, make_split(data, options.data_seed, options.fold)
+    return data, make_split(data, options.data_seed, options.fold, options.folds)
 
 
-def open_session(data_options: DataOptions, run_options: RunOptions) -> Session:
-    """Read the data, then start the processes that train together."""
+def open_session(
+    data_options: DataOptions, run_options: RunOptions, normalise: str = "band"
+) -> Session:
+    """Read the data, then start the processes that train together.
+
+    normalise: how the network's input is made of dB, see :class:`Normalisation`.
+    """
+    tracking.check(run_options.logger)
     data, split = read_data(data_options)
     fabric = start_processes(run_options)
-    normalisation = measure_normalisation(data, split.train)
-    session = Session(data, split, normalisation, fabric, run_options.seed, run_options.runs)
+    normalisation = measure_normalisation(data, split.train, kind=normalise)
+    session = Session(
+        data,
+        split,
+        normalisation,
+        fabric,
+        run_options.seed,
+        run_options.runs,
+        run_options.logger,
+    )
     synthetic = " (synthetic)" if data.synthetic and "synthetic" not in data.name else ""
     session.say(
         f"data      {data.name}{synthetic}: {len(data):,} windows, "
@@ -173,6 +193,7 @@ def train_once(
         folder / runs.CHECKPOINT,
         session.fabric,
         f"{training.kind} {training.name}",
+        session.after_epoch,
     )
     return training.model, progress
 
@@ -198,9 +219,11 @@ def train_run(session: Session, training: Training) -> Run:
         "settings": settings,
         "seed": session.seed,
         "fold": session.split.fold,
+        "folds": session.split.folds,
         "device": _device_name(session.fabric.device),
         "processes": session.fabric.world_size,
         "data": session.data.describe(),
+        "normalise": session.normalisation.kind,
         "parent": training.parent.reference() if training.parent else None,
         "teachers": [teacher.reference() for teacher in training.teachers],
         **({"notes": list(training.notes)} if training.notes else {}),
@@ -214,10 +237,13 @@ def train_run(session: Session, training: Training) -> Run:
         material = build_material(session, training.recipe, training.transfer)
         started = time.monotonic()
         procedure = training.procedure or train_once
-        model, progress = procedure(session, training, material, folder)
-        del material
-        trained = dataclasses.replace(training, model=model)
-        session.lead(lambda: _finish(session, trained, writer, progress, started))
+        with tracking.opened(session.loggers if session.leads else (), folder, manifest) as logs:
+            watched = dataclasses.replace(session, after_epoch=logs.both(session.after_epoch))
+            model, progress = procedure(watched, training, material, folder)
+            del material
+            trained = dataclasses.replace(training, model=model)
+            session.lead(lambda: _finish(session, trained, writer, progress, started))
+            logs.finish(folder)
     run = runs.open_run(folder)
     if session.leads:
         found = run.metrics()["splits"]["validation"]["accuracy"]
@@ -240,7 +266,7 @@ def build_material(
                 f"{session.data.mels} x {session.data.frames}"
             )
         parts.append((extra, np.arange(len(extra))))
-    return Material(
+    material = Material(
         parts,
         len(session.data.class_names),
         session.normalisation,
@@ -248,12 +274,17 @@ def build_material(
         session.seed,
         session.fabric.device,
     )
+    if recipe.time_crop_probability and not material.croppable:
+        session.say("note      time_crop does nothing: no clip of this set has a second window")
+    return material
 
 
 def _settings(session: Session, training: Training) -> dict[str, Any]:
+    normalise = session.normalisation.kind
     return {
         "stage": training.stage,
         "model": training.name,
+        **({} if normalise == "band" else {"normalise": normalise}),
         "arguments": dict(training.model.arguments),
         "data": session.data.content_hash,
         "split": session.split.digest(),

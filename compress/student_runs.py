@@ -104,7 +104,9 @@ def twin_run(
     out: Path | None = None,
     force: bool = False,
 ) -> Run:
-    """A student trained on labels alone."""
+    """A student trained on labels alone. activation, dropout: instead of the recipe's."""
+    activation = recipe.activation if activation is None else activation
+    dropout = recipe.dropout if dropout is None else dropout
     model, parent = new_student(session, name, weights, activation, dropout)
     training = Training(
         stage="train",
@@ -112,7 +114,7 @@ def twin_run(
         name=name,
         model=model,
         recipe=recipe,
-        make_task=lambda material: LabelTask(recipe),
+        make_task=lambda material: LabelTask(recipe, material.class_counts),
         settings={"weights": _file_hash(weights)},
         parent=parent,
         out=out,
@@ -141,6 +143,7 @@ def distill_task(
         distillation.label_loss_weight,
         distillation.distill_loss_weight,
         logits,
+        material.class_counts,
     )
 
 
@@ -151,13 +154,17 @@ def distilled_run(
     distillation: Distillation,
     *,
     weights: Path | None = None,
+    activation: str | None = None,
+    dropout: float | None = None,
     out: Path | None = None,
     force: bool = False,
 ) -> Run:
-    """A student trained on labels and on its teachers' logits."""
+    """A student trained on labels and on its teachers' logits. See :func:`twin_run`."""
     for teacher in distillation.teachers:
         check_teacher(session, teacher)
-    model, parent = new_student(session, name, weights)
+    activation = recipe.activation if activation is None else activation
+    dropout = recipe.dropout if dropout is None else dropout
+    model, parent = new_student(session, name, weights, activation, dropout)
     training = Training(
         stage="distill",
         family="student",

@@ -6,15 +6,18 @@ import torch
 from torch import nn
 
 from compress import registry
+from compress.errors import InputError
+from compress.losses.labels import balanced_weights
 from compress.material import Batch
 from compress.recipe import Recipe
 
 
 class LabelTask:
-    """Hard labels alone."""
+    """Hard labels alone. class_counts: (classes,) training windows of each, for class weights."""
 
-    def __init__(self, recipe: Recipe) -> None:
-        self.loss = label_loss(recipe.label_loss)
+    def __init__(self, recipe: Recipe, class_counts: torch.Tensor | None = None) -> None:
+        weights = class_weights(recipe, class_counts)
+        self.loss = label_loss(recipe.label_loss, weights)
         self.smoothing = recipe.label_smoothing
 
     def __call__(self, logits: torch.Tensor, batch: Batch) -> dict[str, torch.Tensor]:
@@ -27,6 +30,7 @@ class DistillTask:
     loss = label_loss_weight * label loss + distill_loss_weight * distillation loss
 
     teacher_logits: (views, windows, classes), one view of every window of the material.
+    class_counts: (classes,) training windows of each class, for class weights.
     """
 
     def __init__(
@@ -36,8 +40,9 @@ class DistillTask:
         label_loss_weight: float,
         distill_loss_weight: float,
         teacher_logits: torch.Tensor,
+        class_counts: torch.Tensor | None = None,
     ) -> None:
-        self.label_task = LabelTask(recipe)
+        self.label_task = LabelTask(recipe, class_counts)
         self.distill_loss = distill_loss
         self.label_loss_weight = label_loss_weight
         self.distill_loss_weight = distill_loss_weight
@@ -51,8 +56,25 @@ class DistillTask:
         return {"loss": loss, "label_loss": label_loss, "distill_loss": distill_loss}
 
 
-def label_loss(name: str) -> nn.Module:
-    return registry.lookup(registry.LABEL_LOSSES, "loss", name).load()()
+def label_loss(name: str, weights: torch.Tensor | None = None) -> nn.Module:
+    return registry.lookup(registry.LABEL_LOSSES, "loss", name).load()(weights=weights)
+
+
+def class_weights(recipe: Recipe, counts: torch.Tensor | None) -> torch.Tensor | None:
+    """(classes,) weights of the recipe, None for none; raises InputError for another number."""
+    asked = recipe.class_weighting()
+    if asked == "none":
+        return None
+    if counts is None:
+        raise ValueError("class weights need the training windows of each class")
+    if asked == "balanced":
+        return balanced_weights(counts)
+    if len(asked) != len(counts):
+        raise InputError(
+            f"class_weights: {len(asked)} numbers, the data set has {len(counts)} classes; "
+            "give one per class, or balanced"
+        )
+    return torch.tensor(asked)
 
 
 def smooth(targets: torch.Tensor, share: float) -> torch.Tensor:

@@ -21,7 +21,7 @@ def run(config: TeachConfig) -> int:
     from compress.summary import table
     from compress.teaching import teacher_run
 
-    session = open_session(config, config)
+    session = open_session(config, config, config.normalise)
     teacher = teacher_run(
         session,
         config.teacher,

@@ -11,7 +11,7 @@ import torch
 
 from compress import checkpoint, cli, registry, runs
 from compress.config import map_size
-from compress.data.sets import default_cache
+from compress.data.sets import SpectrogramSet, default_cache
 from compress.errors import InputError
 from compress.material import Material, Normalisation
 from compress.recipe import Recipe
@@ -32,6 +32,10 @@ def teacher_run(
     force: bool = False,
 ) -> Run:
     """A timm teacher trained on the session's data, or the finished run of just that."""
+    if recipe.activation is not None or recipe.dropout is not None:
+        raise InputError(
+            "recipe of the teacher: activation and dropout are a student's; leave them out"
+        )
     torch.manual_seed(session.seed)
     model = registry.build_teacher(
         name,
@@ -47,13 +51,45 @@ def teacher_run(
         name=name,
         model=model,
         recipe=recipe,
-        make_task=lambda material: LabelTask(recipe),
+        make_task=lambda material: LabelTask(recipe, material.class_counts),
         settings={"pretrained": pretrained},
         out=out,
         force=force,
         kind="teacher",
     )
     return train_run(session, training)
+
+
+def chosen_teacher(
+    session: Session, name: str, recipe: Recipe, smallest_map: str, pretrained: bool = False
+) -> Run:
+    """The run of a folder, or of a teacher by name, which is trained first where it must be."""
+    if runs.is_folder(name):
+        teacher = runs.open_run(Path(name))
+        if not teacher.complete:
+            raise InputError(f"{name}: this run is not finished; run its command again first")
+        return teacher
+    return teacher_run(session, name, recipe, smallest_map, pretrained)
+
+
+def transfer_sets(session: Session, options: Any) -> list[SpectrogramSet]:
+    """Unlabelled sets of ``--transfer``, through the same front end as the data."""
+    from compress.data import open_transfer
+
+    if not options.transfer:
+        return []
+    extra = open_transfer(
+        options.transfer,
+        frontend=session.data.frontend,
+        cache=options.cache,
+        workers=options.workers,
+        strict=options.strict,
+        shape=(session.data.mels, session.data.frames),
+    )
+    session.say(f"transfer  {extra.name}: {len(extra):,} unlabelled windows")
+    for note in extra.notes:
+        session.say(f"note      {note}")
+    return [extra]
 
 
 def check_teacher(session: Session, teacher: Run) -> None:
@@ -89,6 +125,7 @@ def view_logits(
     that temperature and loss stay free and the next student asks no teacher again.
     """
     views = recipe.views or recipe.epochs
+    normalise = session.normalisation.kind
     total = torch.zeros(views, len(material), material.classes)
     for teacher in teachers:
         key = runs.digest(
@@ -98,6 +135,7 @@ def view_logits(
                 "split": session.split.digest(),
                 "transfer": list(transfer),
                 "augmentation": vars(recipe.augmentation),
+                **({} if normalise == "band" else {"normalise": normalise}),
                 "seed": session.seed,
             }
         )
@@ -137,6 +175,8 @@ def _in_our_units(model: torch.nn.Module, theirs: Normalisation, session: Sessio
     """The teacher as a function of windows standardised by the session's normalisation."""
     device = session.fabric.device
     ours = session.normalisation
+    if ours.silence is not None or theirs.silence is not None:
+        return _through_decibels(model.to(device).eval(), ours, theirs)
     gain = torch.from_numpy(ours.deviation / theirs.deviation)[None, None, :, None].to(device)
     offset = torch.from_numpy((ours.mean - theirs.mean) / theirs.deviation)
     offset = offset[None, None, :, None].to(device)
@@ -145,5 +185,15 @@ def _in_our_units(model: torch.nn.Module, theirs: Normalisation, session: Sessio
     @torch.inference_mode()
     def predict(x: torch.Tensor) -> torch.Tensor:
         return model(x * gain + offset)
+
+    return predict
+
+
+def _through_decibels(model: torch.nn.Module, ours: Normalisation, theirs: Normalisation) -> Any:
+    """Likewise, where one of the two is no straight line."""
+
+    @torch.inference_mode()
+    def predict(x: torch.Tensor) -> torch.Tensor:
+        return model(theirs.apply(ours.invert(x)))
 
     return predict

@@ -18,7 +18,7 @@ def run(config: TrainConfig) -> int:
     from compress.student_runs import twin_run
     from compress.summary import table
 
-    session = open_session(config, config)
+    session = open_session(config, config, config.normalise)
     student = twin_run(
         session,
         config.student,

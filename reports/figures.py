@@ -25,6 +25,8 @@ STAGES = (
     "distill",
     "prune",
     "quantize",
+    "ensemble",
+    "baseline",
 )  # with a colour and a shape of their own
 
 
@@ -336,6 +338,7 @@ def _shape(x: float, y: float, stage: str, kind: str, title: str, r: float) -> s
         "train": [(-0.9, -0.9), (0.9, -0.9), (0.9, 0.9), (-0.9, 0.9)],
         "prune": [(0, -1.2), (1.15, 0.85), (-1.15, 0.85)],
         "quantize": [(0, 1.2), (1.15, -0.85), (-1.15, -0.85)],
+        "baseline": [(-1.2, -0.45), (1.2, -0.45), (1.2, 0.45), (-1.2, 0.45)],
     }.get(stage, [(-0.6, -1), (0.6, -1), (1, 0), (0.6, 1), (-0.6, 1), (-1, 0)])
     placed = " ".join(f"{x + r * dx:.1f},{y + r * dy:.1f}" for dx, dy in corners)
     return f'<polygon points="{placed}" class="point {kind}">{inner}</polygon>'

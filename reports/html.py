@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence, Set
 from html import escape
 
-from reports import chip, figures, lineage, tables
+from reports import chip, figures, lineage, npu, tables
 from reports.records import Entry, Record, Report, plain, standings
 from reports.style import STYLE
 
@@ -16,7 +16,7 @@ _POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 
 
 _IN_FILE = 4  # column that stands below the parameters on the page
-_HEAD = {8: "accuracy"}
+_HEAD = {8: "accuracy", 12: "cost"}
 
 
 def page(report: Report) -> str:
@@ -29,16 +29,22 @@ def page(report: Report) -> str:
         _table(report),
         _summaries(report),
         _chips(report),
+        _npus(report),
         *(_scatter(report, data, entries) for data, entries in _by_data(report.measured)),
         _lineage(report),
         _details(report),
         _footer(report),
     ]
+    return document("Compression report", body)
+
+
+def document(title: str, body: Sequence[str]) -> str:
+    """A whole page of the workbench's style around parts that are escaped already."""
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">\n'
-        f"<title>Compression report</title>\n<style>{STYLE}</style>\n</head>\n<body>\n<main>\n"
+        f"<title>{_text(title)}</title>\n<style>{STYLE}</style>\n</head>\n<body>\n<main>\n"
         + "\n".join(part for part in body if part)
         + "\n</main>\n</body>\n</html>\n"
     )
@@ -171,6 +177,9 @@ def _cell(entry: Entry, column: int, words: str) -> str:
     elif column == 11:
         within = record.within_budget
         kind = "wrap yes" if within else "wrap no" if within is False else ""
+    elif column == 12 and record.expected_cost_by_costs is not None:
+        shown = _text(f"{record.expected_cost:.3f}")
+        below = f"by cost {record.expected_cost_by_costs:.3f}"
     below = f"<small>{below}</small>" if below else ""
     return f'<td class="{kind}">{shown}{below}</td>' if kind else f"<td>{shown}{below}</td>"
 
@@ -247,6 +256,35 @@ def _plain_table(
     )
 
 
+def _npus(report: Report) -> str:
+    """.tflite exports on Arm NPUs, as Vela compiled them; what falls back to the CPU is marked."""
+    if not report.npus:
+        return ""
+    head = "".join(
+        f"<th{' class=n' if i in npu.NUMERIC else ''}>{_text(name)}</th>"
+        for i, name in enumerate(npu.HEAD)
+    )
+    body = []
+    for record in report.npus:
+        row = []
+        for i, cell in enumerate(npu.cells(record)):
+            last = i == len(npu.HEAD) - 1
+            kind = "n" if i in npu.NUMERIC else "wrap no" if last and record.cpu_operators else ""
+            opened = f'<td class="{kind}">' if kind else "<td>"
+            row.append(f"{opened}{_text(cell)}</td>")
+        body.append(f'<tr title="{_text(record.run)}">{"".join(row)}</tr>')
+    told = "".join(
+        f"<li>{_text(line)}</li>" for line in (*npu.DEFINITIONS, *npu.sources(report.npus))
+    )
+    return (
+        f"<h2>{npu.TITLE}</h2><p>.tflite files compiled for Arm Ethos-U by Vela. Bytes are "
+        "those of the compiled network; cycles and rate are Vela's <b>estimates</b>.</p>"
+        f'<div class="scroll" tabindex="0"><table><thead><tr>{head}</tr></thead>'
+        f"<tbody>{''.join(body)}</tbody></table></div>"
+        f"<details><summary>What the figures are</summary><ul>{told}</ul></details>"
+    )
+
+
 def _scatter(report: Report, data: str, entries: list[Entry]) -> str:
     """Accuracy against parameters and against MACs on one data set."""
     drawn = []
@@ -260,8 +298,8 @@ def _scatter(report: Report, data: str, entries: list[Entry]) -> str:
         if drawing:
             line = f", dashed line: the budget of {limit:,}" if limit else ""
             caption = (
-                f"<b>Accuracy against {axis}</b> on {_text(data)}: test accuracy of each file in "
-                f"onnxruntime. {_bars(entries)} Steps: the Pareto front{line}."
+                f"<b>Accuracy against {axis}</b> on {_text(data)}: test accuracy of each "
+                f"file. {_bars(entries)} Steps: the Pareto front{line}."
                 f"{_synthetic(entries)}"
             )
             drawn.append(
@@ -321,7 +359,7 @@ def _card(entry: Entry) -> str:
         (
             figures.confusion(entry),
             "<b>Confusion matrix</b>: rows actual, columns decided, per cent of the row and clips; "
-            f"decisions of the file in onnxruntime on the clips{clips}.",
+            f"decisions of the file on the clips{clips}.",
         ),
         (
             figures.recalls(entry),
@@ -362,7 +400,7 @@ def _card(entry: Entry) -> str:
 
 
 def _footer(report: Report) -> str:
-    listed = "".join(f"<li>{_text(sentence)}</li>" for sentence in tables.DEFINITIONS)
+    listed = "".join(f"<li>{_text(sentence)}</li>" for sentence in tables.definitions(report))
     hashes = ""
     if report.measured:
         hashes = (

@@ -15,9 +15,11 @@ import math
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from reports.chip import ChipRecord
+if TYPE_CHECKING:
+    from reports.chip import ChipRecord
+    from reports.npu import NpuRecord
 
 
 @dataclass(frozen=True)
@@ -25,7 +27,7 @@ class Record:
     """One artefact, as written to report.json."""
 
     name: str  # the network, for example dsc500
-    stage: str  # teach, train, distill, prune, quantize; registered: not trained yet
+    stage: str  # teach, train, distill, prune, quantize, export ...; registered: not trained yet
     data: str | None = None  # data set that it was measured on, with the fold
     params: int | None = None  # learnable parameters as trained
     file_params: int | None = None  # weights in the file, batch norm folded where it can be
@@ -45,6 +47,8 @@ class Record:
     peak_layer: str | None = None  # operator at which the peak of the activations stands
     flash_bytes: int | None = None  # of an int8 file: all numbers stored in it
     latency_ratio: float | None = None  # to the file that it was made of, measured in turns
+    expected_cost: float | None = None  # mean cost of a test clip, most probable class decided
+    expected_cost_by_costs: float | None = None  # decided for the least expected cost
 
 
 @dataclass(frozen=True)
@@ -113,6 +117,8 @@ class Report:
     detail_choice: str = ""  # how they were chosen, in words
     made: str = ""  # when
     chips: Sequence[ChipRecord] = ()  # exports on emulated processors
+    npus: Sequence[NpuRecord] = ()  # .tflite exports on Arm NPUs
+    costs: str = ""  # what a wrong decision costs, in words
 
     @property
     def measured(self) -> list[Entry]:

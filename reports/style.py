@@ -5,12 +5,14 @@ STYLE = """
   --paper: #fdfdfc; --raised: #ffffff; --ink: #1d2127; --soft: #5c646f; --faint: #8a919b;
   --rule: #e2e4e7; --track: #edeff1; --accent: #0b62c4; --good: #1c7c45; --bad: #b3361e;
   --warn-paper: #fff6e5; --warn-rule: #e9c46a;
-  --teach: #7a8089; --train: #b3541e; --distill: #0b62c4; --prune: #1c7c45; --quantize: #8a3fa8; }
+  --teach: #7a8089; --train: #b3541e; --distill: #0b62c4; --prune: #1c7c45; --quantize: #8a3fa8;
+  --ensemble: #b0861a; --baseline: #6b7a1f; }
 @media (prefers-color-scheme: dark) { :root {
   --paper: #14171b; --raised: #1b1f25; --ink: #e7eaee; --soft: #a3abb6; --faint: #7c858f;
   --rule: #2c323a; --track: #262b32; --accent: #6cb0ff; --good: #63c98a; --bad: #ff8f76;
   --warn-paper: #2b2416; --warn-rule: #7d6425;
-  --teach: #a9b0ba; --train: #f0a070; --distill: #6cb0ff; --prune: #63c98a; --quantize: #cf9be6; } }
+  --teach: #a9b0ba; --train: #f0a070; --distill: #6cb0ff; --prune: #63c98a; --quantize: #cf9be6;
+  --ensemble: #e2bd5a; --baseline: #b9c66a; } }
 * { box-sizing: border-box; }
 body { margin: 0; background: var(--paper); color: var(--ink);
   font: 16px/1.55 system-ui, -apple-system, "Segoe UI", Roboto, "Noto Sans", sans-serif;
@@ -36,7 +38,7 @@ code { font: .88em ui-monospace, SFMono-Regular, Menlo, Consolas, monospace; ove
 .notes ul { margin: .6rem 0 .2rem; padding-left: 1.1rem; overflow-wrap: anywhere; }
 .scroll { overflow-x: auto; border: 1px solid var(--rule); border-radius: 10px; background: var(--raised); }
 table { border-collapse: collapse; width: 100%; font-size: .9rem; font-variant-numeric: tabular-nums; }
-th, td { padding: 8px 10px; text-align: left; white-space: nowrap; vertical-align: top; }
+th, td { padding: 8px 8px; text-align: left; white-space: nowrap; vertical-align: top; }
 th { font-weight: 600; color: var(--soft); font-size: .82rem; border-bottom: 1px solid var(--rule); }
 tbody tr + tr td { border-top: 1px solid var(--rule); }
 tbody tr:hover td { background: var(--track); }
@@ -45,7 +47,7 @@ tbody tr:hover td:first-child { background: var(--track); }
 td:first-child { font-weight: 600; white-space: normal; min-width: 8rem; max-width: 11.5rem; overflow-wrap: break-word; }
 td small { display: block; font-size: .8rem; font-weight: 400; color: var(--soft); line-height: 1.35; }
 td small .tag { margin-left: 0; }
-td.wrap { white-space: normal; min-width: 8.5rem; overflow-wrap: break-word; }
+td.wrap { white-space: normal; min-width: 7rem; overflow-wrap: break-word; }
 td.n, th.n { text-align: right; }
 .yes { color: var(--good); } .no { color: var(--bad); }
 .tag { display: inline-block; font-size: .72rem; font-weight: 600; font-style: normal; white-space: nowrap; color: var(--soft); background: none;
@@ -73,14 +75,17 @@ svg .name { font-size: 13.5px; font-weight: 600; paint-order: stroke; stroke: va
 .front { fill: none; stroke: var(--faint); stroke-width: 1.5; }
 .faint { opacity: .5; } .interval { stroke-width: 1.6; opacity: .55; } .point { stroke: var(--raised); stroke-width: 1.2; }
 .s-teach { fill: var(--teach); } .s-train { fill: var(--train); } .s-distill { fill: var(--distill); }
-.s-prune { fill: var(--prune); } .s-quantize { fill: var(--quantize); } .s-other { fill: var(--ink); }
+.s-prune { fill: var(--prune); } .s-quantize { fill: var(--quantize); } .s-ensemble { fill: var(--ensemble); } .s-other { fill: var(--ink); }
 .interval.s-teach { stroke: var(--teach); } .interval.s-train { stroke: var(--train); }
 .interval.s-distill { stroke: var(--distill); } .interval.s-prune { stroke: var(--prune); }
+.interval.s-quantize { stroke: var(--quantize); } .interval.s-ensemble { stroke: var(--ensemble); } .interval.s-other { stroke: var(--ink); }
+.s-baseline { fill: var(--baseline); } .interval.s-baseline { stroke: var(--baseline); }
 .interval.s-quantize { stroke: var(--quantize); } .interval.s-other { stroke: var(--ink); }
 .cell { rx: 3px; } .right { fill: color-mix(in srgb, var(--accent) var(--share), var(--track)); }
 .wrong { fill: color-mix(in srgb, var(--bad) var(--share), var(--track)); }
 svg .share { font-size: 13.5px; font-weight: 600; } svg .clips { font-size: 11px; fill: var(--soft); }
 svg .strong { fill: var(--paper); } svg .none { fill: var(--faint); font-weight: 400; }
+.fill { fill: var(--accent); } .fill.floor { fill: var(--bad); }
 .track { fill: var(--track); rx: 3px; } .bar { fill: var(--accent); rx: 3px; }
 .curve { fill: none; stroke-width: 2; stroke-linejoin: round; } .train { stroke: var(--faint); } .check { stroke: var(--accent); }
 .kept { stroke: var(--train); stroke-width: 1.3; stroke-dasharray: 4 3; }

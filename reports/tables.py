@@ -12,7 +12,7 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 
-from reports import chip
+from reports import chip, npu
 from reports.records import Entry, Record, Report, Standing, Summary, plain
 
 HEAD = (
@@ -28,9 +28,10 @@ HEAD = (
     "seeds",
     "latency",
     "within budget",
+    "expected cost",
 )
-NUMERIC = frozenset({3, 4, 5, 6, 7, 8, 9, 10})  # columns that are set flush right
-_LEAVE_OUT_FIRST = (4, 6, 7, 10, 9, 5)  # in a narrow terminal
+NUMERIC = frozenset({3, 4, 5, 6, 7, 8, 9, 10, 12})  # columns that are set flush right
+_LEAVE_OUT_FIRST = (4, 6, 7, 10, 12, 9, 5)  # in a narrow terminal
 SUMMARY_HEAD = (
     "network",
     "stage",
@@ -106,6 +107,15 @@ def standing(value: Standing) -> str:
     return f"{100 * value.accuracy:.1f} ± {100 * value.deviation:.1f} %"
 
 
+def cost(record: Record) -> str:
+    """Mean cost of the most probable class and, in brackets, of the least expected cost."""
+    if record.expected_cost is None:
+        return MISSING
+    text = f"{record.expected_cost:.3f}"
+    least = record.expected_cost_by_costs
+    return text if least is None else f"{text} ({least:.3f})"
+
+
 def milliseconds(value: float | None) -> str:
     return MISSING if value is None else f"{value:.3g} ms"
 
@@ -144,6 +154,7 @@ def cells(entry: Entry) -> tuple[str, ...]:
         MISSING if record.seeds is None else str(record.seeds),
         milliseconds(record.latency_ms),
         budget(record.within_budget, entry.over),
+        cost(record),
     )
 
 
@@ -166,7 +177,8 @@ def summary_cells(summary: Summary) -> tuple[str, ...]:
 def warnings_of(report: Report) -> list[str]:
     """Everything that a reader has to know before believing the table, one sentence each."""
     flagged = [f"{entry.run}: {entry.warning}" for entry in report.entries if entry.warning]
-    return [plain(line) for line in (*flagged, *report.notes)]
+    fallen = npu.warnings_of(report.npus)
+    return [plain(line) for line in (*flagged, *fallen, *report.notes)]
 
 
 def _say_synthetic(entry: Entry) -> bool:
@@ -218,6 +230,9 @@ def terminal(
     parts += ["", *memory] if memory else []
     if report.tree:
         parts += ["", *(line if width is None else line[:width] for line in report.tree)]
+    if report.npus:
+        rows = [tuple(map(_shortened, npu.cells(record))) for record in report.npus[:most_rows]]
+        parts += ["", _aligned(npu.HEAD, rows, npu.NUMERIC, list(range(len(npu.HEAD))))]
     notes = warnings_of(report)
     parts += ["", *(f"note: {note}" for note in notes[:most_notes])] if notes else []
     if len(notes) > most_notes:
@@ -250,10 +265,18 @@ def markdown(report: Report) -> str:
         lines += [f"- {escape_markdown(line)}" for line in memory]
     if report.tree:
         lines += ["", "## What was made of what", "", *(f"    {line}" for line in report.tree)]
+    if report.npus:
+        every = list(range(len(npu.HEAD)))
+        lines += ["", f"## {npu.TITLE}", ""]
+        lines += _markdown_table(
+            npu.HEAD, [npu.cells(record) for record in report.npus], npu.NUMERIC, every
+        )
+        told = (*npu.DEFINITIONS, *npu.sources(report.npus))
+        lines += ["", *(f"{escape_markdown(sentence)}  " for sentence in told)]
     notes = warnings_of(report)
     if notes:
         lines += ["", "## Notes", ""] + [f"- {escape_markdown(note)}" for note in notes]
-    lines += ["", *(f"{sentence}  " for sentence in DEFINITIONS), ""]
+    lines += ["", *(f"{escape_markdown(sentence)}  " for sentence in definitions(report)), ""]
     return "\n".join(lines)
 
 
@@ -295,8 +318,8 @@ def comma_separated(report: Report) -> str:
 
 
 DEFINITIONS = (
-    "Accuracy is that of the file, in onnxruntime, per clip of the test split; in brackets its "
-    "95 % interval.",
+    "Accuracy is that of the file (a .tflite file in LiteRT, a baseline in numpy, others in "
+    "onnxruntime), per clip of the test split; in brackets its 95 % interval.",
     "Parameters are learnable ones as trained; in file: weights in the file, batch norm folded.",
     "MACs: multiply-accumulates of convolutions and linear layers, for one window.",
     "Peak RAM: activations alive at once in the order of execution, for one window; below it the "
@@ -306,6 +329,17 @@ DEFINITIONS = (
     "Latency: one window, one thread, median, on the machine that made the run.",
     "Seeds: runs that differ by seed or fold alone.",
 )
+COST_DEFINITION = (
+    "Expected cost: mean cost of a test clip; in brackets with the class of least expected cost "
+    "decided instead of the most probable one. "
+)
+
+
+def definitions(report: Report) -> tuple[str, ...]:
+    """What the columns mean; costs where any are shown."""
+    if not report.costs:
+        return DEFINITIONS
+    return (*DEFINITIONS, plain(COST_DEFINITION + report.costs))
 
 
 def limits_sentence(limits: Mapping[str, float]) -> str:
@@ -351,6 +385,12 @@ def used_columns(rows: Sequence[Sequence[str]]) -> list[int]:
 
 def _shortened(cell: str, most: int = 60) -> str:
     return cell if len(cell) <= most else cell[: most - 1] + "…"
+
+
+def aligned(head: Sequence[str], rows: Sequence[Sequence[str]], text_columns: int = 1) -> str:
+    """A table for a terminal: the first columns are words, the others numbers."""
+    every = list(range(len(head)))
+    return _aligned(head, rows, frozenset(every[text_columns:]), every)
 
 
 def _aligned(

@@ -128,3 +128,51 @@ def test_help_is_quick_and_imports_nothing_heavy(command):
     assert done.returncode == 0, done.stderr
     assert "--help" in done.stdout or "usage" in done.stdout
     assert time.monotonic() - started < 10
+
+
+def test_a_recipe_lists_contradictions_with_its_other_faults(tmp_path):
+    file = tmp_path / "mine.toml"
+    file.write_text(
+        "epochs = 0\nlearning_rat = 1.0\nschedule = 'cosine'\nplateau_patience = 3\n"
+        "noise_least = 0.5\nnoise_most = 0.1\nbatch_size = ['4:8']\nlabel_loss = 'focall'\n"
+        "class_weights = [1, -1]\n"
+    )
+    with pytest.raises(InputError) as caught:
+        recipes.load(str(file))
+    message = str(caught.value)
+    for part in (
+        "epochs", "learning_rat", "plateau_patience: says nothing while schedule is 'cosine'",
+        "noise_least: 0.5 is over noise_most", "batch_size needs a size", "focal", "class_weights",
+    ):  # fmt: skip
+        assert part in message, part
+    assert "\n" not in message
+
+
+def test_every_part_of_the_reports_recipe_is_an_option():
+    given = ["--activation", "elu", "--label-loss", "focal", "--class-weights", "balanced",
+             "--dropout", "0.1", "--batch-size", "0:8,4:16", "--plateau-factor", "0.3",
+             "--plateau-patience", "2", "--patience", "9", "--epochs", "50",
+             "--learning-rate", "1e-3"]  # fmt: skip
+    config = parse(TrainConfig, given, "x", "")
+    recipe = recipes.chosen(config.recipe, config.student, config)
+    assert (config.activation, config.dropout) == ("elu", 0.1)
+    assert recipe.batch_sizes() == [(0, 8), (4, 16)]
+    assert (recipe.label_loss, recipe.class_weighting()) == ("focal", "balanced")
+    assert (recipe.plateau_factor, recipe.plateau_patience, recipe.patience) == (0.3, 2, 9)
+    assert (recipe.epochs, recipe.learning_rate) == (50, 1e-3)
+
+
+def test_another_schedule_leaves_out_what_belongs_to_the_recipes_own():
+    recipe = recipes.load("audiobots", schedule="cosine", warmup_share=0.2)
+    assert (recipe.schedule, recipe.warmup_share) == ("cosine", 0.2)
+    with pytest.raises(InputError, match="plateau_factor: says nothing"):
+        recipes.load("distill", plateau_factor=0.5)
+
+
+@pytest.mark.parametrize(
+    ("weights", "found"), [("none", "none"), ("balanced", "balanced"), ([1, 2.5], (1.0, 2.5))]
+)
+def test_class_weights_of_a_recipe(tmp_path, weights, found):
+    file = tmp_path / "r.toml"
+    file.write_text(f"class_weights = {weights!r}\n")
+    assert recipes.load(str(file)).class_weighting() == found

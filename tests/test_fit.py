@@ -192,3 +192,40 @@ def test_parameters_and_macs_agree_with_two_libraries(name):
     analysis.unsupported_ops_warnings(False).uncalled_modules_warnings(False)
     by_operator = analysis.by_operator()
     assert count_macs(model, 32, 96) == by_operator["conv"] + by_operator["linear"]
+
+
+def test_class_weights_come_from_the_training_windows():
+    material = small_material()
+    counts = material.class_counts
+    assert counts.tolist() == [12.0] * 5
+    rules = recipe.load("distill", class_weights=("balanced",))
+    counts[0] = 3
+    assert LabelTask(rules, counts).loss.weights.tolist() == pytest.approx(
+        (counts.sum() / (5 * counts)).tolist()
+    )
+    with pytest.raises(ValueError, match="training windows"):
+        LabelTask(rules)
+
+
+def test_a_watcher_sees_every_epoch_and_can_end_the_training(tmp_path):
+    seen = []
+
+    class Enough(Exception):
+        pass
+
+    def watch(row):
+        seen.append(row["epoch"])
+        if row["epoch"] == 2:
+            raise Enough
+
+    from lightning_fabric import Fabric
+
+    material, data, windows = small_material(), small_set(), np.arange(60)
+    rules = recipe.load("distill", batch_size=20, epochs=5)
+    with pytest.raises(Enough):
+        fit.train_network(
+            registry.build_student("audiobot50"), LabelTask(rules), material,
+            (data, windows, measure_normalisation(data, windows)), rules, 0,
+            tmp_path / "c.pt", Fabric(accelerator="cpu", devices=1), "test", watch,
+        )  # fmt: skip
+    assert seen == [1, 2]

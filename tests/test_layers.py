@@ -18,12 +18,15 @@ MAY_IMPORT = {
     "reports": {"reports"},
 }
 COMMANDS = {"teach", "train", "distill", "prune", "quantize", "predict", "report", "gate",
-            "export", "pipeline"}  # fmt: skip
+            "export", "pipeline", "crossval", "sweep", "ensemble", "stream",
+            "explore", "baseline"}  # fmt: skip
 LIGHT = (
     "compress", "compress.cli", "compress.config", "compress.registry", "compress.runs",
     "compress.recipe", "compress.artefacts", "compress.gate", "compress.report", "compress.data",
     "compress.pipeline", "compress.pipeline_recipe",
-    "students", "teachers", "reports", "reports.records", "reports.tables",
+    "compress.search_space", "compress.toml_text", "compress.decisions", "compress.fold_jobs",
+    "students", "teachers", "reports", "reports.records", "reports.tables", "reports.crossval",
+    "reports.sweep", "reports.stream",
 )  # fmt: skip
 HEAVY = ("torch", "timm", "onnx", "onnxruntime", "matplotlib", "scipy")
 

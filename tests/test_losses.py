@@ -9,7 +9,7 @@ import torch
 
 from compress import registry
 from compress.losses.distillation import SoftTargets
-from compress.losses.labels import CrossEntropy, Focal
+from compress.losses.labels import CrossEntropy, Focal, balanced_weights
 from compress.tasks import smooth
 
 
@@ -87,3 +87,47 @@ def test_smoothing_keeps_the_mass_of_a_label():
     smoothed = smooth(targets, 0.2)
     assert smoothed[0].tolist() == pytest.approx([0.85, 0.05, 0.05, 0.05])
     assert smoothed[1].sum() == 0
+
+
+@pytest.mark.parametrize("name", sorted(registry.LABEL_LOSSES))
+def test_equal_class_weights_change_nothing(name):
+    build = registry.LABEL_LOSSES[name].load()
+    logits = torch.randn(9, 4, generator=torch.Generator().manual_seed(2))
+    targets = torch.eye(4)[[0, 1, 2, 3, 3, 1, 0, 2, 2]]
+    targets[4] = 0  # unlabelled
+    weighted = build(weights=torch.full((4,), 3.0))(logits, targets)
+    assert weighted.item() == pytest.approx(build()(logits, targets).item(), rel=1e-6)
+
+
+def test_weighted_cross_entropy_is_torchs_for_hard_labels():
+    logits = torch.randn(8, 3, generator=torch.Generator().manual_seed(3))
+    labels = torch.tensor([0, 1, 2, 2, 1, 0, 0, 0])
+    weights = torch.tensor([0.5, 2.0, 0.0])
+    expected = torch.nn.functional.cross_entropy(logits, labels, weight=weights)
+    found = CrossEntropy(weights)(logits, torch.eye(3)[labels])
+    assert found.item() == pytest.approx(expected.item(), rel=1e-6)
+
+
+def test_weighted_focal_by_hand():
+    # p of the labels: 3/5 and 1/3; weights 1 and 3: (1 * 0.16 ln(5/3) + 3 * (4/9) ln 3) / 4
+    logits = torch.tensor([[math.log(3), 0.0, 0.0], [0.0, 0.0, 0.0]])
+    targets = torch.tensor([[1.0, 0, 0], [0, 1.0, 0]])
+    expected = (0.16 * math.log(5 / 3) + 3 * (4 / 9) * math.log(3)) / 4
+    found = Focal(weights=torch.tensor([1.0, 3.0, 9.0]))(logits, targets)
+    assert found.item() == pytest.approx(expected, abs=1e-6)
+
+
+def test_only_windows_of_weight_zero_cost_nothing():
+    found = CrossEntropy(torch.tensor([0.0, 1.0]))(torch.randn(3, 2), torch.eye(2)[[0, 0, 0]])
+    assert found.item() == 0
+
+
+def test_balanced_weights_are_scikit_learns():
+    sklearn = pytest.importorskip("sklearn.utils.class_weight")
+    labels = torch.tensor([0] * 7 + [1] * 2 + [2] * 11)
+    expected = sklearn.compute_class_weight(
+        "balanced", classes=torch.arange(3).numpy(), y=labels.numpy()
+    )
+    counts = torch.bincount(labels).float()
+    assert balanced_weights(counts).tolist() == pytest.approx(expected.tolist())
+    assert balanced_weights(torch.tensor([4.0, 0.0, 4.0])).tolist() == [1.0, 0.0, 1.0]

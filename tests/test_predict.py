@@ -13,8 +13,10 @@ import sounds
 
 from compress import cli
 from compress.config import PredictConfig
+from compress.decisions import Rule
+from compress.decisions import exponential_mean as smooth
 from compress.frontend import FrontEnd
-from compress.predict import classify, load_model, run, segments_of, smooth
+from compress.predict import classify, load_model, run, segments_of
 
 onnx = pytest.importorskip("onnx")
 
@@ -90,7 +92,7 @@ def test_smoothing_by_hand() -> None:
 
 def test_timeline_covers_the_file_without_gaps(model_run: Path, tmp_path: Path) -> None:
     file = sounds.write(tmp_path / "a.wav", low_then_high())
-    timeline = classify(file, load_model(model_run), 0.62, 0.0)
+    timeline = classify(file, load_model(model_run), 0.62, Rule("mean", 0.0))
     assert timeline.start[0] == 0 and timeline.end[-1] == pytest.approx(20.0)
     assert np.array_equal(timeline.start[1:], timeline.end[:-1])
     # 20 s are 999 frames: a window every 31, the last aligned to the end.
@@ -106,8 +108,8 @@ def test_timeline_covers_the_file_without_gaps(model_run: Path, tmp_path: Path) 
 def test_smoothing_delays_a_change(model_run: Path, tmp_path: Path) -> None:
     file = sounds.write(tmp_path / "a.wav", low_then_high())
     model = load_model(model_run)
-    at_once = segments_of(classify(file, model, 0.62, 0.0))[1][0]
-    smoothed = segments_of(classify(file, model, 0.62, 2.0))[1][0]
+    at_once = segments_of(classify(file, model, 0.62, Rule("mean", 0.0)))[1][0]
+    smoothed = segments_of(classify(file, model, 0.62, Rule("mean", 2.0)))[1][0]
     assert 0.5 < smoothed - at_once < 3.0
 
 
@@ -163,9 +165,9 @@ def test_long_files_are_read_in_blocks(
 ) -> None:
     file = sounds.write(tmp_path / "a.wav", low_then_high(44_100), 44_100)
     model = load_model(model_run)
-    whole = classify(file, model, 0.62, 2.0)
+    whole = classify(file, model, 0.62, Rule("mean", 2.0))
     monkeypatch.setattr("compress.data.audio._BLOCK_SECONDS", 1)
-    blocks = classify(file, model, 0.62, 2.0)
+    blocks = classify(file, model, 0.62, Rule("mean", 2.0))
     np.testing.assert_allclose(blocks.smoothed, whole.smoothed, atol=1e-3)
     assert np.array_equal(blocks.start, whole.start)
 
@@ -240,3 +242,14 @@ def test_bad_models_are_refused(
     assert "has no model.onnx" in refused(capsys, file, "--model", model_run)
     other = write_run(tmp_path / "other", FrontEnd(mels=40))
     assert "do not belong together" in refused(capsys, file, "--model", other)
+
+
+@pytest.mark.parametrize("decision", ["majority", "mean", "hmm"])
+def test_the_decision_is_chosen(decision, model_run: Path, tmp_path: Path, capsys) -> None:
+    file = sounds.write(tmp_path / "a.wav", low_then_high())
+    given = ("--model", model_run, "--decision", decision, "--json")
+    code, text, _ = predict(capsys, file, *given)
+    found = json.loads(text)
+    assert [segment["class"] for segment in found["files"][0]["segments"]][0] == found["classes"][0]
+    assert code == 0 and found["decision"] == decision
+    assert ("dwell_seconds" in found) == (decision == "hmm")

@@ -2,6 +2,7 @@
 
     model.onnx           weights, layers, MACs, peak activation bytes
     weights.safetensors  weights
+    model.tflite         weights, layers, MACs, peak activation bytes
     model.ckpt, .pt      weights in the state_dict (Lightning or torch.save)
 
 :func:`read` picks the reader by the file's ending. No reader imports torch, executes anything
@@ -16,8 +17,8 @@ from compress.artefacts.lightning_file import LightningCheckpoint, TensorEntry, 
 from compress.artefacts.summary import FileSummary, Layer, sha256_of
 from compress.errors import InputError
 
-ENDINGS = (".onnx", ".safetensors", ".ckpt", ".pt", ".pth")
-SHIPPED_ENDINGS = (".onnx", ".safetensors", ".ckpt")  # what a folder is searched for
+ENDINGS = (".onnx", ".tflite", ".safetensors", ".ckpt", ".pt", ".pth")
+SHIPPED_ENDINGS = (".onnx", ".tflite", ".safetensors", ".ckpt")  # what a folder is searched for
 
 
 def read(path: Path) -> FileSummary:
@@ -27,6 +28,8 @@ def read(path: Path) -> FileSummary:
         raise InputError(f"{path}: {ending or 'no'} ending; readable are {', '.join(ENDINGS)}")
     if ending == ".onnx":
         from compress.artefacts import onnx_file as reader
+    elif ending == ".tflite":
+        from compress.artefacts import tflite_file as reader
     elif ending == ".safetensors":
         from compress.artefacts import safetensors_file as reader
     else:

@@ -17,6 +17,7 @@ from pathlib import Path
 from compress.artefacts import onnx_memory
 from compress.artefacts.onnx_graph import STRING, Graph, Node, Stored, element_bytes, load
 from compress.artefacts.summary import (
+    FRONT_END,
     INPUT_SCALING,
     QUANTISATION,
     RUNNING_STATISTICS,
@@ -24,6 +25,7 @@ from compress.artefacts.summary import (
     FileSummary,
     Layer,
 )
+from compress.artefacts.wave_front_end import DECIBELS
 
 # Roles that an operand gives; DATA leaves the decision to the tensor's type and rank.
 _WEIGHT, _DATA = "weight", "data"
@@ -181,13 +183,16 @@ def _roles(graph: Graph, constant: set[str]) -> dict[str, set[str]]:
 
 
 def _input_scaling(graph: Graph, constant: set[str]) -> set[tuple[int, str]]:
-    """(number of node, constant) of the scaling chained directly on the graph's input.
+    """(number of node, constant) of the scaling chained directly on the network's input.
 
     At most one value per mel band (the last axis but one of the input) is scaling; anything larger
     stays a weight.
     """
     chain = {key: 0 for key in graph.inputs if key not in constant}
     bands = {key: _bands(graph.inputs[key]) for key in chain}
+    if graph.front_end_bands:  # the front end stands before the network, and gives its input
+        chain[DECIBELS] = 0
+        bands[DECIBELS] = graph.front_end_bands
     found = set()
     for number, node in enumerate(graph.nodes):
         moving = [key for key in node.inputs if key in chain]
@@ -239,7 +244,7 @@ def _count(
             if stored.place in places:
                 continue
             places.add(stored.place)
-        role = _resolve(stored, roles.get(key, set()))
+        role = FRONT_END if key in graph.front_end else _resolve(stored, roles.get(key, set()))
         elements = packed.get(key, stored.elements)
         if role is _WEIGHT:
             params += elements

@@ -17,6 +17,7 @@ from typing import Any
 
 from compress.artefacts.onnx_fold import fold
 from compress.artefacts.summary import read_whole
+from compress.artefacts.wave_front_end import front_end_constants
 from compress.errors import InputError
 
 MOST_FILE_BYTES = 2 * 2**30  # protobuf's own limit
@@ -80,6 +81,8 @@ class Graph:
     outputs: list[str] = field(default_factory=list)  # of the main graph and of subgraphs
     shapes: dict[str, tuple[int, ...]] = field(default_factory=dict)
     types: dict[str, int] = field(default_factory=dict)  # TensorProto.DataType
+    front_end: set[str] = field(default_factory=set)  # keys of stored front-end constants
+    front_end_bands: int = 0  # mel bands of a front end whose constants are all in the file
     notes: list[str] = field(default_factory=list)
 
 
@@ -100,6 +103,7 @@ def load(path: Path) -> Graph:
     external = _check_tensors(model.graph, path)
     graph.file_bytes += sum(external.values())
     _Flattener(graph).walk(model.graph, {}, "")
+    graph.front_end, graph.front_end_bands = front_end_constants(model)
     _infer_shapes(model, graph)
     return graph
 

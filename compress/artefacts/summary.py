@@ -13,6 +13,7 @@ from compress.errors import InputError
 RUNNING_STATISTICS = "running statistics"
 QUANTISATION = "quantisation parameters"
 INPUT_SCALING = "input scaling"
+FRONT_END = "front end"
 SETTINGS = "shapes and settings"
 
 
@@ -40,7 +41,7 @@ class FileSummary:
     """Figures of one file. ``None`` means that this kind of file cannot tell."""
 
     path: Path
-    kind: str  # "onnx" | "safetensors" | "checkpoint"
+    kind: str  # "onnx" | "tflite" | "safetensors" | "checkpoint"
     sha256: str  # of the file's own bytes
     file_bytes: int  # with external data
     file_params: int  # weights in the file, each counted once
@@ -70,7 +71,9 @@ def read_whole(path: Path, most_bytes: int) -> bytes:
     try:
         size = path.stat().st_size
         if not path.is_file():
-            raise InputError(f"{path}: not a file; give an .onnx, .safetensors or .ckpt file")
+            raise InputError(
+                f"{path}: not a file; give an .onnx, .tflite, .safetensors or .ckpt file"
+            )
         if size > most_bytes:
             raise InputError(f"{path}: {size:,} bytes; files over {most_bytes:,} are not read")
         return path.read_bytes()

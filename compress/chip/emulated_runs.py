@@ -8,15 +8,21 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from compress import cli, runs
 from compress.chip import elf, emulate, figures, toolchain
+from compress.chip.fixed_point import FIXED_POINT
+from compress.chip.layers import read_network
 from compress.chip.targets import TARGETS, Target, estimates
-from compress.config import ExportConfig
+from compress.config import DataOptions, ExportConfig
+from compress.data.splits import Split
 from compress.errors import InputError
+from compress.int8.reference import IntegerNetwork
+from compress.parents import recorded_data
 from compress.runs import Run, RunWriter
 from compress.summary import aligned
 
@@ -46,9 +52,22 @@ def emulate_targets(run: Run, config: ExportConfig) -> list[str]:
 
 def _reference(run: Run, config: ExportConfig) -> tuple[np.ndarray, np.ndarray]:
     """Test windows (N, mels, frames) int16 in 1/256 dB, evenly spread, and their codes by numpy."""
-    from compress.chip.reference import reference_codes
-
-    return reference_codes(run, config)
+    int8_file = Path(str((run.manifest.get("parent") or {}).get("folder"))) / runs.ONNX
+    if not int8_file.is_file() or runs.sha256_file(int8_file) != run.manifest["settings"]["parent"]:
+        raise InputError(
+            f"{int8_file}: is not the int8 file any more that {run.folder} was made of, so there "
+            "is nothing to compare with; quantise and export again"
+        )
+    options = DataOptions(data=config.data, cache=config.cache, workers=config.workers)
+    data = recorded_data(run, options)
+    test = Split.from_json(runs.read_json(run.file(runs.SPLIT))).test
+    count = min(config.windows, len(test))
+    chosen = test[np.linspace(0, len(test) - 1, count).round().astype(int)]
+    network = read_network(int8_file)
+    reference = IntegerNetwork(int8_file, FIXED_POINT, network.model)
+    reference(data.decibels(chosen)[:, None])
+    codes = reference.codes[network.output].values.reshape(count, -1)
+    return data.codes[chosen], codes.astype(np.int8)
 
 
 def _emulate(
@@ -110,7 +129,8 @@ def _firmware_hash() -> str:
 
 
 def _is_separable(run: Run) -> bool:
-    return True
+    """Whether depthwise convolutions decide the rate, as in the networks of MLPerf Tiny."""
+    return "scene_depthwise" in (run.folder / "model.c").read_text(encoding="utf-8")
 
 
 _HEAD = ("target", "instructions", "per MAC", "flash", "weights", "code", "RAM", "arena", "stack",

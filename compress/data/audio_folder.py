@@ -9,13 +9,14 @@ cut from one recording: those then never lie on two sides of a split.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from compress.data.audio import SUFFIXES
 from compress.data.clips import Clip, build_from_clips, number_names
 from compress.data.files import FoundFile, counted, list_audio, read_table, some
 from compress.data.five import REPORT_CLASSES, class_of_name
-from compress.data.sets import SpectrogramSet
 from compress.errors import InputError
 from compress.frontend import FrontEnd
 
@@ -40,7 +41,8 @@ def read_audio_folder(
     strict: bool = False,
     cache: Path | None = None,
     workers: int = 0,
-) -> SpectrogramSet:
+    build: Callable[..., Any] = build_from_clips,
+) -> Any:
     """The set in ``root``; ``five`` maps class names to the report's five where they are known."""
     notes: list[str] = []
     by_class: dict[str, list[FoundFile]] = {}
@@ -89,7 +91,7 @@ def read_audio_folder(
             zip(files, number_names(sources), strict=True)
         )
     ]
-    return build_from_clips(
+    return build(
         name=name,
         root=root,
         clips=clips,

@@ -7,12 +7,13 @@ classes, and its classes are then the ten.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from compress.data.clips import Clip, build_from_clips, number_names
 from compress.data.files import counted, find_file, read_table, some
 from compress.data.five import REPORT_CLASSES, class_of_esc50
-from compress.data.sets import SpectrogramSet
 from compress.errors import InputError
 from compress.frontend import FrontEnd
 
@@ -35,7 +36,8 @@ def read_esc50(
     strict: bool = False,
     cache: Path | None = None,
     workers: int = 0,
-) -> SpectrogramSet:
+    build: Callable[..., Any] = build_from_clips,
+) -> Any:
     """The set in ``root``: its own classes in the order of ``target``, or the report's five."""
     table = root / TABLE
     rows = read_table(table, _COLUMNS)
@@ -80,7 +82,7 @@ def read_esc50(
         )
     if lost:
         notes.append(f"{counted(len(lost), 'file')} skipped, listed but not there: {some(lost)}")
-    return build_from_clips(
+    return build(
         name=name,
         root=root,
         clips=clips,

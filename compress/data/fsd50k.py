@@ -13,6 +13,7 @@ one recording, because uploaders tend to cut many clips from one source; else ea
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,6 @@ from typing import Any
 from compress.data.clips import Clip, build_from_clips, number_names
 from compress.data.files import counted, find_file, read_table, some
 from compress.data.five import REPORT_CLASSES, classes_of_nodes
-from compress.data.sets import SpectrogramSet
 from compress.errors import InputError
 from compress.frontend import FrontEnd
 from compress.runs import read_json
@@ -48,7 +48,8 @@ def read_fsd50k(
     strict: bool = False,
     cache: Path | None = None,
     workers: int = 0,
-) -> SpectrogramSet:
+    build: Callable[..., Any] = build_from_clips,
+) -> Any:
     """The set in ``root``, always with the five classes: its own labels are several per clip."""
     notes: list[str] = []
     labelled: list[_Labelled] = []
@@ -96,7 +97,7 @@ def read_fsd50k(
     absent = [c for i, c in enumerate(REPORT_CLASSES) if i not in present]
     if absent:
         notes.append(f"no clip of class {', '.join(absent)}")
-    return build_from_clips(
+    return build(
         name=name,
         root=root,
         clips=clips,

@@ -68,7 +68,7 @@ def inspect(config: DataConfig) -> dict[str, Any]:
     values = look_at_values(data)
     durations = None if layout in (SCENES, NPY) else read_durations(Path(config.data))
     try:
-        split = make_split(data, config.data_seed, config.fold)
+        split = make_split(data, config.data_seed, config.fold, config.folds)
         parts = {
             side: {"windows": len(indices), "clips": len(np.unique(data.clip_ids[indices]))}
             for side, indices in (
@@ -204,6 +204,8 @@ def _next(config: DataConfig, division: dict[str, Any]) -> str:
         options += ["--reference", config.reference]
     if config.fold is not None:
         options += ["--fold", str(config.fold)]
+    if config.folds is not None:
+        options += ["--folds", str(config.folds)]
     return f"python -m compress.distill --student dsc500 {shlex.join(options)}"
 
 

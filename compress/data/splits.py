@@ -33,6 +33,7 @@ class Split:
     test: np.ndarray
     description: str
     fold: int | None = None
+    folds: int | None = None  # how many, where they were dealt here and are not official
 
     def digest(self) -> str:
         """Hexadecimal SHA-256 of the three sides."""
@@ -46,6 +47,7 @@ class Split:
         return {
             "description": self.description,
             "fold": self.fold,
+            "folds": self.folds,
             "windows": {side: len(getattr(self, side)) for side in _SIDES},
             **{side: _to_ranges(getattr(self, side)) for side in _SIDES},
         }
@@ -58,6 +60,7 @@ class Split:
             counts = {side: int(value["windows"][side]) for side in _SIDES}
             description = str(value["description"])
             fold = None if value["fold"] is None else int(value["fold"])
+            folds = None if value.get("folds") is None else int(value["folds"])
         except (KeyError, TypeError, ValueError, OverflowError):
             raise InputError("split.json: damaged; run the command that made it again") from None
         together = np.concatenate(list(sides.values()))
@@ -65,7 +68,7 @@ class Split:
             np.unique(together)
         ) != len(together):
             raise InputError("split.json: its lists are incomplete or overlap; make the run again")
-        return cls(**sides, description=description, fold=fold)
+        return cls(**sides, description=description, fold=fold, folds=folds)
 
 
 def _to_ranges(indices: np.ndarray) -> list[list[int]]:
@@ -84,24 +87,34 @@ def _from_ranges(ranges: list[list[int]]) -> np.ndarray:
     return np.repeat(pairs[:, 0], lengths) + offsets
 
 
-def make_split(data: SpectrogramSet, seed: int, fold: int | None = None) -> Split:
+def make_split(
+    data: SpectrogramSet, seed: int, fold: int | None = None, folds: int | None = None
+) -> Split:
     """Choose the sides of ``data``.
 
     Without official folds: 80 % of the clips for training, 10 % for validation, 10 % for test.
+    With ``folds`` the same clips are the test, the rest is dealt into so many folds, and ``fold``
+    is the one for validation.
     With official folds: ``fold`` (fold 1 where none is given) is the test set and serves nothing
     else; validation is 10 % of the rest. Raises InputError where a class has fewer recordings
     than there are sides, or where ``fold`` does not exist.
     """
     clips = _clips(data)
     if data.folds is None:
+        if folds is not None:
+            return _dealt_fold(clips, data, seed, fold, folds)
         if fold is not None:
             raise InputError(
                 f"{data.name}: has no official folds, so fold {fold} cannot be chosen; "
-                "leave out --fold"
+                "leave out --fold, or say with --folds how many to deal"
             )
         sides = _assign(clips, data, seed, (_TRAIN, _VALIDATION, _TEST))
         return _split_of(data, sides[clips.of_window], f"80/10/10 by recording, seed {seed}")
     known = np.unique(data.folds)
+    if folds is not None:
+        raise InputError(
+            f"{data.name}: has {len(known)} official folds; leave out --folds {folds}"
+        )
     chosen = int(known[0]) if fold is None else fold
     if chosen not in known:
         listed = ", ".join(map(str, known))
@@ -127,6 +140,63 @@ def make_split(data: SpectrogramSet, seed: int, fold: int | None = None) -> Spli
             f"; {counted(int(shared.sum()), 'clip')} left out for sharing a recording with the test"
         )
     return _split_of(data, sides[clips.of_window], description, chosen)
+
+
+def _dealt_fold(
+    clips: _Clips, data: SpectrogramSet, seed: int, fold: int | None, folds: int
+) -> Split:
+    """One of ``folds`` folds for validation; the test is that of the split without folds."""
+    if fold is None:
+        raise InputError(f"--folds {folds}: say which is for validation with --fold 1 to {folds}")
+    if not folds >= 2 or not 1 <= fold <= folds:
+        raise InputError(f"--fold {fold}: give 1 to {folds}, and at least two --folds")
+    sides = _assign(clips, data, seed, (_TRAIN, _VALIDATION, _TEST))
+    rest = sides != _TEST
+    dealt = np.full(len(sides), 0)
+    dealt[rest] = _deal_folds(clips.where(rest), data, seed, folds)
+    sides[rest] = np.where(dealt[rest] == fold, _VALIDATION, _TRAIN)
+    description = (
+        f"10 % test by recording, the rest in {folds} folds by recording, fold {fold} is "
+        f"validation, seed {seed}"
+    )
+    return _split_of(data, sides[clips.of_window], description, fold, folds)
+
+
+def _deal_folds(clips: _Clips, data: SpectrogramSet, seed: int, folds: int) -> np.ndarray:
+    """The fold 1..folds of each clip, one per recording, stratified by class.
+
+    As for the sides, a recording belongs to the stratum of its rarest class. Shuffled recordings,
+    the largest first, each go to the fold that has the fewest clips of the stratum, and of all.
+    """
+    count = int(clips.recordings.max()) + 1
+    classes = len(data.class_names)
+    table = np.zeros((count, classes), dtype=np.int64)  # clips of each recording and class
+    np.add.at(table, (clips.recordings, clips.labels), 1)
+    lacking = [i for i in np.flatnonzero(table.sum(0)) if (table[:, i] > 0).sum() < folds]
+    if lacking:
+        listed = ", ".join(
+            f"{data.class_names[i]!r} has {int((table[:, i] > 0).sum())}" for i in lacking[:5]
+        )
+        raise InputError(
+            f"{data.name}: fewer recordings outside the test than folds: {listed}; "
+            f"give --folds of at most the least"
+        )
+    by_rarity = np.argsort(table.sum(0), kind="stable")
+    held = table[:, by_rarity] > 0
+    stratum = by_rarity[held.argmax(axis=1)]
+    sizes = table.sum(1)
+    random = np.random.default_rng([seed, 0xF01D])
+    fold_of = np.zeros(count, dtype=np.int64)
+    total = np.zeros(folds, dtype=np.int64)
+    for label in by_rarity:
+        members = random.permutation(np.flatnonzero(stratum == label))
+        in_stratum = np.zeros(folds, dtype=np.int64)
+        for recording in members[np.argsort(-sizes[members], kind="stable")]:
+            chosen = np.lexsort((total, in_stratum))[0]
+            fold_of[recording] = chosen + 1
+            in_stratum[chosen] += sizes[recording]
+            total[chosen] += sizes[recording]
+    return fold_of[clips.recordings]
 
 
 @dataclass(frozen=True)
@@ -253,7 +323,11 @@ def _repair(
 
 
 def _split_of(
-    data: SpectrogramSet, side_of_window: np.ndarray, description: str, fold: int | None = None
+    data: SpectrogramSet,
+    side_of_window: np.ndarray,
+    description: str,
+    fold: int | None = None,
+    folds: int | None = None,
 ) -> Split:
     return Split(
         *(
@@ -262,4 +336,5 @@ def _split_of(
         ),
         description=description,
         fold=fold,
+        folds=folds,
     )

@@ -23,6 +23,7 @@ import numpy as np
 from compress.artefacts import onnx_file
 from compress.errors import InputError
 from compress.int8.graph import EditableGraph, attributes, subgraph_nodes
+from compress.int8.interface import Step
 
 WEIGHT_OPERATORS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 _SHAPING = ("Reshape", "Flatten", "Squeeze", "Unsqueeze")
@@ -48,7 +49,8 @@ class Prepared:
     """A float model that is ready to be quantised.
 
     standardised: the tensor behind the normalisation of the input, which is
-    ``dB * gain + offset`` with one number per mel band, or one for all.
+    ``dB * gain + offset`` with one number per mel band, or one for all; ``step`` says where it is
+    another line below a knee.
     """
 
     path: Path
@@ -60,6 +62,7 @@ class Prepared:
     gain: np.ndarray
     offset: np.ndarray
     layers: tuple[FloatLayer, ...]
+    step: Step | None = None
 
 
 def prepare(path: Path) -> Prepared:
@@ -83,7 +86,7 @@ def prepare(path: Path) -> Prepared:
         _mean_to_pooling(graph, node, ranks)
     for node in [n for n in graph.nodes if n.op_type == "BatchNormalization"]:
         _fold_batch_norm(graph, node, ranks)
-    normalising, standardised, gain, offset = _normalisation(graph)
+    normalising, standardised, gain, offset, step = _normalisation(graph)
     layers = _layers(graph, normalising)
     if not layers:
         listed = ", ".join(sorted({n.op_type for n in graph.nodes})[:8])
@@ -101,7 +104,21 @@ def prepare(path: Path) -> Prepared:
         gain,
         offset,
         layers,
+        step,
     )
+
+
+def ends_of(model: Any, path: Path) -> Prepared:
+    """What ``static.with_coded_ends`` has to know of a file that is quantised already.
+
+    Its layers are left out; raises InputError where it has several inputs or outputs.
+    """
+    graph = EditableGraph(model)
+    if len(graph.inputs) != 1 or len(graph.outputs) != 1:
+        raise InputError(f"{path}: has {len(graph.inputs)} inputs and {len(graph.outputs)} outputs")
+    normalising, standardised, gain, offset = _normalisation(graph)
+    return Prepared(path, model, graph.inputs[0], graph.outputs[0], normalising, standardised,
+                    gain, offset, ())  # fmt: skip
 
 
 def _at_opset(model: Any, path: Path) -> Any:
@@ -285,9 +302,25 @@ def _to_depthwise(graph: EditableGraph, node: Any, factor: np.ndarray, shift: np
 # --- what the graph is made of -------------------------------------------------------------------
 
 
-def _normalisation(graph: EditableGraph) -> tuple[tuple[str, ...], str, np.ndarray, np.ndarray]:
-    """(names of the affine nodes on the input, tensor behind them, gain, offset)."""
+_Line = tuple[list[str], str, np.ndarray, np.ndarray]
+"""Names of affine nodes in a row, the tensor behind them, gain and offset."""
+
+
+def _normalisation(
+    graph: EditableGraph,
+) -> tuple[tuple[str, ...], str, np.ndarray, np.ndarray, Step | None]:
+    """(names of the nodes on the input, tensor behind them, gain, offset, step to silence)."""
     tensor = graph.inputs[0]
+    bent = _two_lines(graph, tensor)
+    if bent is not None:
+        return bent
+    names, tensor, gain, offset = _line(graph, tensor)
+    gain, offset = np.broadcast_arrays(gain, offset)
+    return tuple(names), tensor, gain.copy(), offset.copy(), None
+
+
+def _line(graph: EditableGraph, tensor: str) -> _Line:
+    """Follow additions and multiplications by stored numbers from ``tensor`` on."""
     gain, offset = np.ones(1), np.zeros(1)
     names: list[str] = []
     while (node := graph.only_reader(tensor)) is not None and len(node.input) == 2:
@@ -307,8 +340,38 @@ def _normalisation(graph: EditableGraph) -> tuple[tuple[str, ...], str, np.ndarr
             break
         names.append(node.name)
         tensor = node.output[0]
-    gain, offset = np.broadcast_arrays(gain, offset)
-    return tuple(names), tensor, gain.copy(), offset.copy()
+    return names, tensor, gain, offset
+
+
+def _two_lines(
+    graph: EditableGraph, tensor: str
+) -> tuple[tuple[str, ...], str, np.ndarray, np.ndarray, Step] | None:
+    """The sum of a line from a knee up and one from the floor to the knee (see material)."""
+    clips = graph.readers(tensor)
+    if len(clips) != 2 or any(node.op_type != "Clip" for node in clips):
+        return None
+    lines = []
+    for node in clips:
+        bounds = [graph.array(node, position) for position in (1, 2)]
+        low, high = (None if b is None else float(b.reshape(-1)[0]) for b in bounds)
+        lines.append((low, high, _line(graph, node.output[0]), node.name))
+    sound, quiet = sorted(lines, key=lambda line: line[1] is not None)
+    join = graph.only_reader(sound[2][1])
+    if (
+        join is None
+        or join.op_type != "Add"
+        or sorted(join.input) != sorted((sound[2][1], quiet[2][1]))
+        or None in (sound[0], quiet[0], quiet[1])
+        or sound[1] is not None
+        or sound[0] != quiet[1]
+    ):
+        return None
+    names = [sound[3], quiet[3], *sound[2][0], *quiet[2][0], join.name]
+    knee, floor = sound[0], quiet[0]
+    (_, _, gain, offset), (_, _, slope, moved) = sound[2], quiet[2]
+    gain, offset, slope = np.broadcast_arrays(gain, offset + slope * knee + moved, slope)
+    step = Step(knee, floor, tuple(map(float, slope)))
+    return tuple(names), join.output[0], gain.copy(), offset.copy(), step
 
 
 def _per_band(value: np.ndarray) -> np.ndarray | None:

@@ -2,15 +2,15 @@
 
     codes -> integer accumulators -> requantise -> codes          one step per quantised operator
 
-Accumulators are exact. ``requantise`` is the one place where rounding happens: by default the
-float32 factor and round-half-to-even of onnxruntime's kernels; firmware can pass its fixed-point
-multiplication instead. Element-wise functions are tables of 256 entries.
+Accumulators are exact. Rounding happens in an ``Arithmetic`` only: by default the float32 factors
+and round-half-to-even of onnxruntime's kernels; ``compress.chip.fixed_point`` has the one of the C
+code. Element-wise functions are tables of 256 entries.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -51,17 +51,34 @@ def round_as_onnxruntime(accumulators: np.ndarray, factors: np.ndarray) -> np.nd
     return np.rint(product).astype(np.int64)
 
 
+@dataclass(frozen=True)
+class Arithmetic:
+    """How a kernel rounds.
+
+    requantise: see ``Requantise``. add: two operands, scale and zero point of the result -> its
+    codes before the limits. mean_pool: one operand, attributes of AveragePool, scale -> the same
+    before zero point and limits. encode: interface and (B, 1, mels, frames) dB -> input codes.
+    """
+
+    requantise: Requantise
+    add: Callable[[list[Codes], float, int], np.ndarray]
+    mean_pool: Callable[[Codes, dict[str, Any], float], np.ndarray]
+    encode: Callable[[Interface, np.ndarray], np.ndarray]
+
+
 class IntegerNetwork:
-    """A QDQ file of compress.quantize as a function in integers.
+    """A QDQ file of compress.quantize, or such a model, as a function in integers.
 
     Raises InputError for an operator that is not in integers there, with its name.
     """
 
-    def __init__(self, path: Path, requantise: Requantise = round_as_onnxruntime) -> None:
+    def __init__(
+        self, path: Path, arithmetic: Arithmetic | None = None, model: Any | None = None
+    ) -> None:
         import onnx
 
-        self._path, self._requantise = path, requantise
-        model = onnx.load(path)
+        self._path, self._arithmetic = path, arithmetic or ONNXRUNTIME
+        model = onnx.load(path) if model is None else model
         metadata = {entry.key: entry.value for entry in model.metadata_props}
         self._interface = Interface.from_metadata(metadata, path)
         self._graph = EditableGraph(model)
@@ -74,7 +91,7 @@ class IntegerNetwork:
         floats: dict[str, np.ndarray] = {}
         self.codes = {}
         if self._interface is not None:
-            given = self._interface.encode(decibels).astype(np.int64)
+            given = self._arithmetic.encode(self._interface, decibels).astype(np.int64)
             self.codes[start] = Codes(given, *_unknown())
         else:
             floats[start] = decibels.astype(np.float32)
@@ -148,14 +165,23 @@ class IntegerNetwork:
         target, scale, zero_point, limits = self._target(node)
         found = attributes(node)
         if node.op_type in _TABLES:
-            values = self._by_table(_TABLES[node.op_type], operands[0], found, scale, zero_point)
+            low = int(operands[0].values.min(initial=0))
+            inputs = np.arange(low, int(operands[0].values.max(initial=255)) + 1)
+            table = element_wise(node.op_type, found, replace(operands[0], values=inputs), scale)
+            values = table[operands[0].values - low] + zero_point
         elif node.op_type in _ACCUMULATORS:
             accumulators, factor = _ACCUMULATORS[node.op_type](operands, found)
-            values = self._requantise(accumulators, factor / np.float32(scale)) + zero_point
+            factors = factor / np.float32(scale)
+            values = self._arithmetic.requantise(accumulators, factors) + zero_point
         elif node.op_type == "Add":
-            values = _add(operands, scale, zero_point)
+            values = self._arithmetic.add(operands, scale, zero_point)
         elif node.op_type == "AveragePool":
-            values = _mean_pool(operands, found, scale) + zero_point
+            if found.get("ceil_mode", 0) and _ragged(operands[0].values.shape[2:], found):
+                raise InputError(
+                    f"{self._path}: AveragePool in layer {node.name!r} rounds its size up, which "
+                    "has no integer form here"
+                )
+            values = self._arithmetic.mean_pool(operands[0], found, scale) + zero_point
         elif node.op_type in _MOVES:
             moved = _MOVES[node.op_type](operands[0].values, found, self._graph.array(node, 1))
             values = self._again(Codes(moved, operands[0].scale, operands[0].zero_point),
@@ -173,22 +199,15 @@ class IntegerNetwork:
     def _again(self, codes: Codes, scale: float, zero_point: int) -> np.ndarray:
         if float(codes.scale) == scale and int(codes.zero_point) == zero_point:
             return codes.values
-        return self._requantise(codes.centred, codes.scale / np.float32(scale)) + zero_point
+        factors = codes.scale / np.float32(scale)
+        return self._arithmetic.requantise(codes.centred, factors) + zero_point
 
-    def _by_table(
-        self,
-        function: Callable[[np.ndarray, dict[str, Any]], np.ndarray],
-        codes: Codes,
-        found: dict[str, Any],
-        scale: float,
-        zero_point: int,
-    ) -> np.ndarray:
-        """An element-wise function of 256 possible codes."""
-        low = int(codes.values.min(initial=0))
-        inputs = np.arange(low, int(codes.values.max(initial=255)) + 1)
-        reals = ((inputs - int(codes.zero_point)) * codes.scale).astype(np.float32)
-        table = np.rint(function(reals, found) / np.float32(scale)).astype(np.int64) + zero_point
-        return table[codes.values - low]
+
+def element_wise(operator: str, found: dict[str, Any], codes: Codes, scale: float) -> np.ndarray:
+    """The function of an operator in ``ELEMENT_WISE`` for each of ``codes``, in steps of
+    ``scale``, before zero point and limits."""
+    reals = (codes.centred * codes.scale).astype(np.float32)
+    return np.rint(_TABLES[operator](reals, found) / np.float32(scale)).astype(np.int64)
 
 
 def _unknown() -> tuple[np.ndarray, np.ndarray]:
@@ -203,7 +222,7 @@ def _normalise(node: Any, x: np.ndarray, constant: np.ndarray | None) -> np.ndar
     return functions[node.op_type](x, constant)
 
 
-def _add(operands: list[Codes | None], scale: float, zero_point: int) -> np.ndarray:
+def _add(operands: list[Codes], scale: float, zero_point: int) -> np.ndarray:
     """Sum of two tensors in the scale of the result, in the order of onnxruntime's kernel:
     two fused multiply-adds in float32 on a constant that holds all zero points."""
     single = np.float32
@@ -217,30 +236,31 @@ def _add(operands: list[Codes | None], scale: float, zero_point: int) -> np.ndar
     return np.rint(total).astype(np.int64)
 
 
-def _mean_pool(operands: list[Codes | None], found: dict[str, Any], scale: float) -> np.ndarray:
+def _mean_pool(x: Codes, found: dict[str, Any], scale: float) -> np.ndarray:
     """Windows averaged in float32, as onnxruntime does; padding counts where the operator says so.
 
     With equal scales a mean of four often lies half-way between two codes, so the order matters.
     """
-    x, kernel = operands[0], found["kernel_shape"]
-    if found.get("ceil_mode", 0) and _ragged(x.values.shape[2:], found):
-        raise InputError("unsupported operator AveragePool that rounds its size up")
+    kernel = found["kernel_shape"]
     reals = x.centred.astype(np.float32) * np.float32(x.scale.reshape(()))
-    patches = _patches(reals, kernel, found, 0)
+    patches = patches_of(reals, kernel, found, 0)
     total = np.zeros(patches.shape[:4], np.float32)
     for row in range(kernel[0]):
         for column in range(kernel[1]):
             total += patches[..., row, column]
     ones = np.ones((1, 1, *x.values.shape[2:]), np.int64)
-    counted = _patches(ones, kernel, found, int(found.get("count_include_pad", 0)))
+    counted = patches_of(ones, kernel, found, int(found.get("count_include_pad", 0)))
     means = total / counted.sum(axis=(4, 5)).astype(np.float32)
     return np.rint(means / np.float32(scale)).astype(np.int64)
+
+
+ONNXRUNTIME = Arithmetic(round_as_onnxruntime, _add, _mean_pool, Interface.encode)
 
 
 # --- accumulators --------------------------------------------------------------------------------
 
 
-def _patches(x: np.ndarray, kernel: Any, found: dict[str, Any], fill: int) -> np.ndarray:
+def patches_of(x: np.ndarray, kernel: Any, found: dict[str, Any], fill: int) -> np.ndarray:
     """(B, C, H', W', kh, kw) views of a padded map."""
     pads = found.get("pads", (0, 0, 0, 0))
     rows, columns = found.get("strides", (1, 1))
@@ -258,7 +278,7 @@ def _conv(operands: list[Codes | None], found: dict[str, Any]) -> tuple[np.ndarr
     kernels = weight.centred.astype(np.float64)
     outputs, per_group = kernels.shape[:2]
     groups = found.get("group", 1)
-    patches = _patches(x.centred, kernels.shape[2:], found, 0).astype(np.float64)
+    patches = patches_of(x.centred, kernels.shape[2:], found, 0).astype(np.float64)
     batch, channels, rows, columns = patches.shape[:4]
     patches = patches.reshape(batch, groups, per_group, rows, columns, *kernels.shape[2:])
     kernels = kernels.reshape(groups, outputs // groups, *kernels.shape[1:])
@@ -326,10 +346,12 @@ _TABLES: dict[str, Callable[[np.ndarray, dict[str, Any]], np.ndarray]] = {
     "HardSwish": lambda x, found: x * np.clip(x / 6 + 0.5, 0, 1),
 }
 
+ELEMENT_WISE = tuple(_TABLES)
+
 
 def _max_pool(x: np.ndarray, found: dict[str, Any], _: np.ndarray | None) -> np.ndarray:
     lowest = int(np.iinfo(np.int64).min)
-    return _patches(x, found["kernel_shape"], found, lowest).max(axis=(4, 5))
+    return patches_of(x, found["kernel_shape"], found, lowest).max(axis=(4, 5))
 
 
 def _reshape(x: np.ndarray, found: dict[str, Any], shape: np.ndarray | None) -> np.ndarray:

@@ -18,6 +18,7 @@ import contextlib
 import logging
 import tempfile
 from collections.abc import Collection
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -264,12 +265,26 @@ def _short_names(graph: EditableGraph, fixed: set[str]) -> dict[str, str]:
 
 
 def with_signed_activations(model: Any) -> Any:
-    """int8 activations: every uint8 array of the graph, all zero points among them, minus 128."""
+    """int8 activations: every uint8 array of the graph, all zero points among them, minus 128.
+
+    Coded ends become int8 too.
+    """
+    from onnx import TensorProto
+
     graph = EditableGraph(model)
     for name, value in graph.arrays.items():
         if value.dtype == np.uint8:
             graph.arrays[name] = (value.astype(np.int16) - 128).astype(np.int8)
-    return graph.write()
+    result = graph.write()
+    for value in (*result.graph.input, *result.graph.output):
+        if value.type.tensor_type.elem_type == TensorProto.UINT8:
+            value.type.tensor_type.elem_type = TensorProto.INT8
+    for entry in result.metadata_props:
+        if entry.key == METADATA_KEY:
+            interface = Interface.from_metadata({METADATA_KEY: entry.value}, "the int8 file")
+            assert interface is not None
+            entry.value = interface.signed().to_json()
+    return result
 
 
 def with_coded_ends(model: Any, prepared: Prepared) -> Any:
@@ -289,12 +304,16 @@ def with_coded_ends(model: Any, prepared: Prepared) -> Any:
     scale, zero_point = (graph.array(first[0], position) for position in (1, 2))
     output_scale, output_zero_point = (graph.array(last, position) for position in (1, 2))
     assert scale is not None and output_scale is not None
+    step = prepared.step
+    if step is not None:
+        step = replace(step, slope=tuple(value / float(scale) for value in step.slope))
     interface = Interface(
         str(zero_point.dtype),
         tuple((prepared.gain / float(scale)).tolist()),
         tuple((prepared.offset / float(scale) + int(zero_point)).tolist()),
         float(output_scale),
         int(output_zero_point),
+        step,
     )
     graph.nodes = [
         node

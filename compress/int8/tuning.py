@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from compress import cli, evaluate, fit, runs
+from compress import cli, evaluate, fit, runs, tracking
 from compress import recipe as recipes
 from compress.config import QuantizeConfig, build
 from compress.continuing import (
@@ -89,17 +89,20 @@ def _fine_tune(
 ) -> tuple[Any, dict[str, Any]]:
     """The fine-tuned QDQ model, and how its simulation agrees with it on the test split."""
     data, split, normalisation = session.data, session.split, session.normalisation
-    progress = fit.train_network(
-        network,
-        task,
-        material,
-        (data, split.validation, normalisation),
-        recipe,
-        session.seed,
-        folder / runs.CHECKPOINT,
-        session.fabric,
-        f"fine-tune {name}",
-    )
+    described = {"name": name, "stage": "quantize", "settings": {"recipe": dict(vars(recipe))}}
+    with tracking.opened(session.loggers, folder, described) as logs:
+        progress = fit.train_network(
+            network,
+            task,
+            material,
+            (data, split.validation, normalisation),
+            recipe,
+            session.seed,
+            folder / runs.CHECKPOINT,
+            session.fabric,
+            f"fine-tune {name}",
+            logs.both(session.after_epoch),
+        )
     fit.write_curves(folder / runs.CURVES, progress.history)
     network = network.cpu().eval()
     tuned = network.to_onnx()

@@ -119,6 +119,7 @@ class Stepwise:
                 states / f"trained-{step}.pt",
                 session.fabric,
                 f"{training.kind} {training.name} {step}/{pruning.steps}",
+                session.after_epoch,
             )
             _append(whole, progress, step)
             subject.model.cpu().eval()

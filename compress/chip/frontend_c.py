@@ -1,0 +1,417 @@
+"""The front end as C: files of ``sources/`` with tables for one :class:`FrontEnd`.
+
+    frontend.h, frontend.c                the same text for every front end
+    frontend_settings.h, frontend_tables.h   sizes; window, twiddles, mel bands, log2: from here
+    frontend_test.c, frontend_golden.h    a stretch of sound and what Python makes of it
+    scene.h, scene.c                      the stream: front end, network, smoothed decision
+    scene_settings.h, scene_tables.h      when it decides; its softmax and its mean over time
+
+What the integers cost, in dB of a band: log2 by a table of 256 straight pieces 0.00001, Q8.8 0.002,
+mel weights of 16 bits and the FFT (28 bits of a block's largest value) 0.002 more at worst, for a
+tone at the edge of a band. The tests hold the sum under 0.01 dB above -70 dB.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from compress.data.audio import WINDOW_STEP_SECONDS
+from compress.data.sets import CODES_PER_DB, encode_db
+from compress.errors import InputError
+from compress.frontend import FLOOR_DB, FrontEnd, log_mel, mel_filters, mel_power
+from compress.runs import write_text
+
+SOURCES = Path(__file__).parent / "sources"
+SMOOTHING_SECONDS = 2.0
+
+LOG2_BITS = 8
+_RADICES = (4, 2, 3, 5)
+_LARGEST_FFT = 32_768
+_WEIGHT_ONE = 65_535
+_OCTAVE_DB = 10.0 * math.log10(2.0)
+_SAMPLE_BITS = 13  # SAMPLE_BITS of frontend.c
+_FULL_SCALE = 32_768
+_GOLDEN_FRAMES = 8
+_LOWEST_Q8 = -32_768
+
+
+@dataclass(frozen=True)
+class MelTable:
+    """The filter bank as ``frontend.c`` reads it: per band, bins ``first`` to ``first + count``.
+
+    weights: 16 bits, 65535 = the band's largest. offset_q20: dB that one unit of the sum stands
+    for, times 2^20.
+    """
+
+    first: np.ndarray
+    count: np.ndarray
+    weights: np.ndarray
+    offset_q20: np.ndarray
+    power_bits: int  # a bin's power of that many bits cannot overflow the sum of 64
+
+
+def frontend_texts(frontend: FrontEnd) -> dict[str, str]:
+    """The front end and its test: names of files and what is in them.
+
+    Raises InputError where the FFT size has other prime factors than 2, 3 and 5, or is odd.
+    """
+    return {
+        **_copied("frontend.h", "frontend.c", "frontend_test.c"),
+        "frontend_settings.h": settings_header(frontend),
+        "frontend_tables.h": tables_header(frontend),
+        "frontend_golden.h": golden_header(frontend),
+    }
+
+
+def scene_texts(
+    frontend: FrontEnd,
+    output_scale: float,
+    *,
+    hop_seconds: float = WINDOW_STEP_SECONDS,
+    smoothing_seconds: float = SMOOTHING_SECONDS,
+) -> dict[str, str]:
+    """The stream around front end and ``model.h``: names of files and what is in them.
+
+    output_scale: what one step of the network's int8 output is worth, as a logit. A window is
+    decided every ``hop_seconds``, rounded to whole frames; ``smoothing_seconds`` is the time
+    constant of the mean (0: none). Both default to what ``compress.predict`` does.
+    """
+    return {
+        **_copied("scene.h", "scene.c"),
+        "scene_settings.h": scene_settings_header(frontend, hop_seconds),
+        "scene_tables.h": scene_tables_header(
+            frontend, output_scale, hop_seconds, smoothing_seconds
+        ),
+    }
+
+
+def write_frontend(folder: Path, frontend: FrontEnd) -> list[str]:
+    """Write :func:`frontend_texts` into ``folder``; gives the names of the files."""
+    return _write(folder, frontend_texts(frontend))
+
+
+def write_scene(
+    folder: Path, frontend: FrontEnd, output_scale: float, **options: float
+) -> list[str]:
+    """Write :func:`scene_texts` into ``folder``; gives the names of the files."""
+    return _write(folder, scene_texts(frontend, output_scale, **options))
+
+
+def _copied(*names: str) -> dict[str, str]:
+    return {name: (SOURCES / name).read_text(encoding="utf-8") for name in names}
+
+
+def _write(folder: Path, texts: dict[str, str]) -> list[str]:
+    for name, text in texts.items():
+        write_text(folder / name, text)
+    return list(texts)
+
+
+def readme(frontend: FrontEnd) -> str:
+    """The section on sound of the export's README.md."""
+    step = step_frames(frontend, WINDOW_STEP_SECONDS) * frontend.hop_seconds
+    if frontend.reference == "fixed":
+        reference = (
+            f"0 dB is a mel power of {frontend.fixed_reference_db:g} dB, full scale being "
+            "amplitude 1, as in training."
+        )
+    else:
+        reference = """**This network was trained with a reference that no device knows beforehand:
+0 dB is the loudest level of each window.** `scene.c` finds it when the window is complete and
+subtracts it, for another window of RAM and one more rounding, to 1/256 dB. Train with
+`--reference fixed` for a front end whose levels are final frame by frame."""
+    return f"""
+## From sound
+
+Add `frontend.c` and `scene.c` as well, and give samples as they come
+({frontend.sample_rate_hz} Hz, 16 bits):
+
+```c
+#include "scene.h"
+
+scene_reset();
+while (count > 0) {{
+    scene_decision found;
+    size_t taken = scene_push(samples, count, &found); /* at most up to the next decision */
+    if (found.ready) {{
+        const char *name = scene_class_names[found.decision];
+    }}
+    samples += taken;
+    count -= taken;
+}}
+```
+
+A decision comes every {step:g} s, the first after {frontend.clip_seconds:g} s. It is that of the
+exponential mean of probabilities (time constant {SMOOTHING_SECONDS:g} s), as `compress.predict`
+computes it, within 0.00002.
+Frames do not depend on how the samples are cut, and nothing is padded at the beginning. Only at a
+file's end is `compress.predict` different: its last window ends with the file, and a file shorter
+than a window gets zeros behind it. A stream has no end.
+
+{reference}
+
+`make test` also compares the front end with Python's on the sound in `frontend_golden.h`.
+"""
+
+
+# --- numbers -------------------------------------------------------------------------------------
+
+
+def radices_of(points: int) -> list[int]:
+    """Factors 4, 2, 3, 5 in the order of the stages; raises InputError for any other."""
+    found, rest = [], points
+    for radix in _RADICES:
+        while rest % radix == 0:
+            found.append(radix)
+            rest //= radix
+    if rest != 1 or not found:
+        raise ValueError(points)
+    return found
+
+
+def check_fft_size(frontend: FrontEnd) -> list[int]:
+    """The stages of the complex FFT of half the size; raises InputError for a size without."""
+    size = frontend.fft_size
+    if size % 2 == 0 and 4 <= size <= _LARGEST_FFT:
+        try:
+            return radices_of(size // 2)
+        except ValueError:
+            pass
+    near = min(1 << (size - 1).bit_length(), _LARGEST_FFT)
+    raise InputError(
+        f"front end: no FFT of {size} points in C; the size must be even, have no prime factors "
+        f"but 2, 3 and 5, and be at most {_LARGEST_FFT}, as {near} is"
+    )
+
+
+def load_order(radices: Sequence[int]) -> np.ndarray:
+    """Which input of the FFT goes where, so that the stages find their parts side by side."""
+    points = math.prod(radices)
+    order = np.zeros(points, dtype=np.int64)
+    rest, stride = np.arange(points), points
+    for radix in radices:
+        stride //= radix
+        order += rest % radix * stride
+        rest //= radix
+    return order
+
+
+def mel_table(frontend: FrontEnd) -> MelTable:
+    """The filter bank in integers; a band without bins has count 0."""
+    filters = mel_filters(frontend)
+    first, count, weights, offsets, sums = [], [], [], [], [1]
+    reference = frontend.fixed_reference_db if frontend.reference == "fixed" else 0.0
+    # The FFT holds samples times 2^28 (2^15 of int16), twice: squared, 2^58.
+    unit = (2 * (_SAMPLE_BITS + 15) + 2) * _OCTAVE_DB
+    for row in filters:
+        peak = row.max()
+        steps = np.rint(row / peak * _WEIGHT_ONE).astype(np.int64) if peak > 0 else row.astype(int)
+        bins = np.flatnonzero(steps)
+        first.append(int(bins[0]) if len(bins) else 0)
+        count.append(int(bins[-1]) - first[-1] + 1 if len(bins) else 0)
+        kept = steps[first[-1] : first[-1] + count[-1]]
+        weights.append(kept)
+        sums.append(int(kept.sum()))
+        step = row.sum() / max(sums[-1], 1)  # of the sums, so that rounding cancels in noise
+        decibels = 10.0 * math.log10(step) - unit - reference if step > 0 else 0.0
+        offsets.append(round(decibels * 2**20))
+    return MelTable(
+        np.array(first),
+        np.array(count),
+        np.concatenate(weights),
+        np.array(offsets),
+        64 - max(sums).bit_length(),
+    )
+
+
+def exp_table(output_scale: float) -> np.ndarray:
+    """exp(-steps * scale) for the 256 differences that two int8 codes can have, 65535 = 1."""
+    return np.rint(_WEIGHT_ONE * np.exp(-np.arange(256) * output_scale)).astype(np.int64)
+
+
+def step_frames(frontend: FrontEnd, hop_seconds: float) -> int:
+    """Frames from one window to the next, as ``compress.predict`` rounds them."""
+    return max(1, round(hop_seconds / frontend.hop_seconds))
+
+
+def golden_samples(frontend: FrontEnd) -> np.ndarray:
+    """A stretch of sound with all that is hard: a loud chirp, a click, faint noise, silence."""
+    samples = frontend.window_samples + (_GOLDEN_FRAMES - 1) * frontend.hop_samples
+    generator = np.random.default_rng(0)
+    at = np.arange(samples) / samples
+    chirp = 0.5 * np.sin(0.4 * np.pi * samples * at**2)
+    noise = generator.normal(0, 1, samples)
+    wave = np.where(at < 0.4, chirp, 0.002 * noise)
+    wave[at > 0.85] = 0
+    wave[int(0.6 * samples)] = 0.9
+    return np.clip(np.rint(wave * _FULL_SCALE), -_FULL_SCALE, _FULL_SCALE - 1).astype(np.int16)
+
+
+# --- C text --------------------------------------------------------------------------------------
+
+
+def settings_header(frontend: FrontEnd) -> str:
+    """frontend_settings.h: the sizes of one front end."""
+    fixed = frontend.reference == "fixed"
+    radices = check_fft_size(frontend)
+    lowest = int(encode_db(np.float32(FLOOR_DB))) if fixed else _LOWEST_Q8
+    lines = [
+        "/* Sizes of the front end; written by compress.export. */",
+        "",
+        "#ifndef SCENE_FRONTEND_SETTINGS_H",
+        "#define SCENE_FRONTEND_SETTINGS_H",
+        "",
+        _define("SCENE_SAMPLE_RATE_HZ", frontend.sample_rate_hz),
+        _define("SCENE_WINDOW_SAMPLES", frontend.window_samples),
+        _define("SCENE_HOP_SAMPLES", frontend.hop_samples),
+        _define("SCENE_FFT_SIZE", frontend.fft_size),
+        _define("SCENE_FRONTEND_MELS", frontend.mels),
+        "",
+        f"/* 0 dB is {_reference_in_words(frontend)}. */",
+        _define("SCENE_REFERENCE_FIXED", int(fixed)),
+        _define("SCENE_LOWEST_LEVEL_Q8", f"({lowest})"),
+        _define("SCENE_FLOOR_Q8", f"({round(FLOOR_DB * CODES_PER_DB)})"),
+        _define(
+            "SCENE_QUIETEST_REFERENCE_Q8",
+            f"({round(frontend.quietest_reference_db * CODES_PER_DB)})",
+        ),
+        "",
+        "/* Stages that the FFT needs. */",
+        *(_define(f"SCENE_FFT_RADIX_{r}", int(r in radices)) for r in sorted(_RADICES)),
+        "",
+        "#endif",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _reference_in_words(frontend: FrontEnd) -> str:
+    if frontend.reference == "fixed":
+        return f"a mel power of {frontend.fixed_reference_db:g} dB, full scale being amplitude 1"
+    return "the loudest level of the window that is decided"
+
+
+def tables_header(frontend: FrontEnd) -> str:
+    """frontend_tables.h: window, FFT, mel bands and log2 of one front end."""
+    radices = check_fft_size(frontend)
+    half = frontend.fft_size // 2
+    samples = np.arange(frontend.window_samples // 2 + 1)
+    window = 0.5 - 0.5 * np.cos(2 * np.pi * samples / frontend.window_samples)
+    angles = 2 * np.pi * np.arange(half) / frontend.fft_size
+    turns = np.stack([np.cos(angles), np.sin(angles)], axis=1)
+    mel = mel_table(frontend)
+    log2 = np.log2(1 + np.arange(2**LOG2_BITS + 1) / 2**LOG2_BITS)
+    parts = [
+        "/* Tables of the front end; written by compress.export, read by frontend.c alone. */\n\n"
+        + _define("SCENE_LOG2_BITS", LOG2_BITS)
+        + "\n/* Bits of a bin's power for which no sum over a band overflows. */\n"
+        + _define("SCENE_POWER_BITS", mel.power_bits)
+        + "\n/* 10 log10(2) dB, times 2^20. */\n"
+        + _define("SCENE_OCTAVE_Q20", round(_OCTAVE_DB * 2**20)),
+        "/* First half of the periodic Hann window; the other half mirrors it. */\n"
+        + _array("int32_t", "window_q30", _fixed(window, 30)),
+        "/* Cosine and sine of 2 pi k / SCENE_FFT_SIZE, in 2^-30. */\n"
+        + _array("int32_t", "twiddles", _fixed(turns, 30)),
+        "/* Radix of each stage; which pair of samples is loaded where. */\n"
+        + _array("uint8_t", "radices", radices),
+        _array("uint16_t", "order", load_order(radices)),
+        "/* Bands: first bin, bins, weights (65535 = the band's largest), dB of one unit. */\n"
+        + _array("uint16_t", "mel_first", mel.first),
+        _array("uint16_t", "mel_count", mel.count),
+        _array("uint16_t", "mel_weights", mel.weights),
+        _array("int32_t", "mel_offset_q20", mel.offset_q20),
+        f"/* log2(1 + i / {2**LOG2_BITS}) in 2^-20. */\n"
+        + _array("uint32_t", "log2_q20", _fixed(log2, 20)),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def golden_header(frontend: FrontEnd) -> str:
+    """frontend_golden.h: samples, and what compress.frontend makes of them."""
+    samples = golden_samples(frontend)
+    waveform = samples.astype(np.float32)[None] / _FULL_SCALE
+    if frontend.reference == "fixed":
+        decibels = log_mel(waveform, frontend)[0]
+        above = -70.0
+    else:
+        decibels = 10 * np.log10(np.maximum(mel_power(waveform, frontend)[0], 1e-20))
+        above = float(decibels.max()) - 70.0
+    codes = encode_db(decibels.T)  # (frames, mels)
+    parts = [
+        "/* Sound, and what the workbench makes of it; written by compress.export. */\n\n"
+        + _define("SCENE_GOLDEN_SAMPLES", len(samples))
+        + "\n"
+        + _define("SCENE_GOLDEN_FRAMES", len(codes))
+        + "\n/* Levels above this one (70 dB below 0 dB) are compared. */\n"
+        + _define("SCENE_GOLDEN_ABOVE_Q8", f"({math.floor(above * CODES_PER_DB)})"),
+        _array("int16_t", "golden_samples", samples),
+        _array("int16_t", "golden_levels", codes),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def scene_settings_header(frontend: FrontEnd, hop_seconds: float) -> str:
+    """scene_settings.h: when a window is decided."""
+    step = step_frames(frontend, hop_seconds)
+    lines = [
+        "/* The stream of decisions; written by compress.export. */",
+        "",
+        "#ifndef SCENE_SETTINGS_H",
+        "#define SCENE_SETTINGS_H",
+        "",
+        f"/* Frames from one window to the next: {step * frontend.hop_seconds:g} s. */",
+        _define("SCENE_STEP_FRAMES", step),
+        "",
+        "#endif",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def scene_tables_header(
+    frontend: FrontEnd, output_scale: float, hop_seconds: float, smoothing_seconds: float
+) -> str:
+    """scene_tables.h: softmax of the network's codes, and the mean over time."""
+    apart = step_frames(frontend, hop_seconds) * frontend.hop_seconds
+    present = -math.expm1(-apart / smoothing_seconds) if smoothing_seconds > 0 else 1.0
+    past = f"exp(-{apart:g} s / {smoothing_seconds:g} s)" if smoothing_seconds > 0 else "nothing"
+    parts = [
+        "/* Softmax and smoothing; written by compress.export, read by scene.c alone. */\n\n"
+        f"/* Weight of the present window, in 2^-31; the past weighs {past}. */\n"
+        + _define("SCENE_PRESENT_Q31", f"INT64_C({round(present * 2**31)})"),
+        f"/* exp(-d * {output_scale:.9g}): probability of a code d steps below the largest one,\n"
+        "   relative to that one's; 65535 = 1. */\n"
+        + _array("uint16_t", "exp_q16", exp_table(output_scale)),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _fixed(values: np.ndarray, bits: int) -> np.ndarray:
+    return np.rint(values * 2.0**bits).astype(np.int64)
+
+
+def _define(name: str, value: object) -> str:
+    return f"#define {name} {value}"
+
+
+def _array(kind: str, name: str, values: object) -> str:
+    """A constant array of one or two dimensions, wrapped at 100 columns."""
+    table = np.asarray(values).astype(np.int64)
+    size = "".join(f"[{n}]" for n in table.shape)
+    if table.ndim == 1:
+        cells = [str(v) for v in table]
+    else:
+        cells = ["{" + ", ".join(str(v) for v in row) + "}" for row in table]
+    lines, line = [], ""
+    for cell in cells:
+        piece = f"{cell}, "
+        if line and len(line) + len(piece) > 95:
+            lines.append(f"    {line.rstrip()}")
+            line = ""
+        line += piece
+    lines.append(f"    {line.rstrip()}")
+    body = "\n".join(lines).rstrip(",")
+    return f"static const {kind} {name}{size} = {{\n{body}\n}};"

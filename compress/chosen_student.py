@@ -1,0 +1,88 @@
+"""A student as options ask for it: by labels alone, or under teachers where some are named.
+
+What crossval and sweep share; the runs are those of compress.train and compress.distill.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from compress import recipe as recipes
+from compress import registry
+from compress.config import CrossvalConfig, SweepConfig, map_size
+from compress.recipe import Recipe
+from compress.runs import is_folder
+
+if TYPE_CHECKING:
+    from compress.runs import Run
+    from compress.session import Session
+    from compress.student_runs import Distillation
+
+
+def recipe_name(config: CrossvalConfig | SweepConfig) -> str:
+    return config.recipe or ("distill" if config.teacher else "audiobots")
+
+
+def check(config: CrossvalConfig | SweepConfig) -> tuple[Recipe, Recipe]:
+    """(recipe of the student, of its teachers); raises InputError before any data is read."""
+    recipe = recipes.chosen(recipe_name(config), config.student, config)
+    teacher_recipe = recipes.load(config.teacher_recipe, epochs=config.teacher_epochs)
+    map_size(config.teacher_map)
+    registry.lookup(registry.DISTILL_LOSSES, "distillation loss", config.method)
+    registry.check_student(config.student)
+    for name in config.teacher:
+        if not is_folder(name):
+            registry.check_teacher(name)
+    return recipe, teacher_recipe
+
+
+def distillation_of(
+    session: Session, config: CrossvalConfig | SweepConfig, teacher_recipe: Recipe
+) -> Distillation | None:
+    """The teachers, trained where they must be, and how they are listened to; None without any."""
+    from compress.student_runs import Distillation
+    from compress.teaching import chosen_teacher, transfer_sets
+
+    if not config.teacher:
+        return None
+    teachers = [
+        chosen_teacher(session, name, teacher_recipe, config.teacher_map, config.pretrained)
+        for name in config.teacher
+    ]
+    return Distillation(
+        teachers,
+        config.method,
+        config.temperature,
+        config.label_loss_weight,
+        config.distill_loss_weight,
+        transfer_sets(session, config),
+        config.cache,
+    )
+
+
+def train_student(
+    session: Session, config: CrossvalConfig, recipe: Recipe, teacher_recipe: Recipe
+) -> Run:
+    """An ordinary run, the same that compress.train or compress.distill makes."""
+    from compress.student_runs import distilled_run, twin_run
+
+    distillation = distillation_of(session, config, teacher_recipe)
+    if distillation is None:
+        return twin_run(
+            session,
+            config.student,
+            recipe,
+            kind="trained",
+            activation=config.activation,
+            dropout=config.dropout,
+            force=config.force,
+        )
+    return distilled_run(
+        session,
+        config.student,
+        recipe,
+        distillation,
+        activation=config.activation,
+        dropout=config.dropout,
+        force=config.force,
+    )

@@ -1,0 +1,212 @@
+"""Train a student on every fold; tabulate accuracy, loss, recall and confusion over the folds.
+
+As in the report: 10 % of the recordings are the test, held out once; the rest is dealt into
+--folds folds, each of which is the validation set once (9:1). A data set with official folds
+(ESC-50) is tested on each of them instead. Each fold is an ordinary run folder.
+
+    --jobs 2                                    folds in two processes here
+    --engine dask --scheduler tcp://HOST:8786   on the workers of a cluster that is up
+    --fold-index K, then --collect              as array jobs of SLURM or LSF (examples/)
+
+A fold that was lost is run again; the same command continues.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from compress import cli
+from compress.config import CrossvalConfig
+from compress.errors import InputError
+
+if TYPE_CHECKING:
+    from compress.data.sets import SpectrogramSet
+
+OPTIONS = "crossval.toml"
+SUMMARY = "crossval.json"
+_NOT_OF_THE_RESULT = (
+    "out", "runs", "force", "logger", "jobs", "engine", "scheduler", "attempts", "fold_index",
+    "collect", "cache", "workers", "device", "threads", "devices", "nodes",
+)  # fmt: skip
+
+
+def run(config: CrossvalConfig) -> int:
+    from compress import chosen_student, fold_jobs, tracking
+    from compress.data import open_chosen
+
+    _check(config)
+    recipe, teacher_recipe = chosen_student.check(config)
+    tracking.check(config.logger)
+    if config.fold_index is not None:
+        fold_jobs.end_with_parent()
+    data = open_chosen(config)
+    folds = folds_of(data, config)
+    folder = config.out or config.runs / _name(config, data)
+    if config.fold_index is not None:
+        return _one_fold(config, data, folds, folder, recipe, teacher_recipe)
+    if not config.collect:
+        _train(config, data, folds, folder)
+    return _gather(config, data, folds, folder)
+
+
+def _check(config: CrossvalConfig) -> None:
+    if config.fold_index is not None and config.collect:
+        raise InputError("--fold-index and --collect exclude each other; give one")
+    if config.engine != "local" and not config.scheduler:
+        raise InputError(
+            f"--engine {config.engine}: say with --scheduler where the cluster is, for example "
+            f"{'tcp://HOST:8786' if config.engine == 'dask' else 'HOST:6379'}"
+        )
+    if config.engine == "local" and config.scheduler:
+        raise InputError("--scheduler: needs --engine dask or --engine ray")
+
+
+def folds_of(data: SpectrogramSet, config: CrossvalConfig) -> list[int]:
+    """Numbers of the folds: the official ones, else 1 to --folds."""
+    import numpy as np
+
+    if data.folds is None:
+        return list(range(1, config.folds + 1))
+    return [int(fold) for fold in np.unique(data.folds)]
+
+
+def _name(config: CrossvalConfig, data: SpectrogramSet) -> str:
+    from compress import runs
+
+    asked = {
+        spec.name: getattr(config, spec.name)
+        for spec in dataclasses.fields(config)
+        if spec.metadata and spec.name not in _NOT_OF_THE_RESULT
+    }
+    key = runs.digest([asked, data.content_hash])
+    name = runs.slug(Path(data.name).name.removesuffix(" (synthetic)"))
+    return f"{runs.slug(config.student)}-crossval-{name}-s{config.seed}-{key[:6]}"
+
+
+def _one_fold(config, data, folds, folder, recipe, teacher_recipe) -> int:
+    """The run of one fold, and a record of it in the folder of the cross-validation."""
+    from compress import fold_jobs, runs
+    from compress.chosen_student import train_student
+    from compress.session import open_session
+
+    fold = config.fold_index
+    if fold not in folds:
+        raise InputError(f"--fold-index {fold}: the folds are {folds[0]} to {folds[-1]}")
+    chosen = {"fold": fold, "folds": None if data.folds is not None else config.folds}
+    session = open_session(_as_data_options(config, chosen), config)
+    run = train_student(session, config, recipe, teacher_recipe)
+    found = run.metrics()["splits"]["test"]
+    record = {"fold": fold, "run": os.path.relpath(run.folder, folder), "key": run.key}
+    if session.leads:
+        runs.write_json(fold_jobs.record_file(folder, fold), record)
+    session.say(
+        f"test {100 * found['accuracy']:.1f} %, loss {found['loss']:.3f}; {run.folder}"
+    )
+    return 0
+
+
+def _as_data_options(config: CrossvalConfig, changed: dict):
+    from compress.config import DataOptions
+
+    values = {f.name: getattr(config, f.name) for f in dataclasses.fields(DataOptions)}
+    return DataOptions(**values | changed)
+
+
+def _train(config: CrossvalConfig, data: SpectrogramSet, folds: list[int], folder: Path) -> None:
+    """All folds that are not there yet, by the engine."""
+    from filelock import FileLock, Timeout
+
+    from compress import fold_jobs, runs, toml_text
+
+    values = toml_text.changed(config) | {"out": folder, "jobs": None}
+    for name in ("engine", "scheduler", "attempts"):
+        values.pop(name, None)
+    if config.engine == "local" and not config.threads:
+        values["threads"] = max(1, (os.cpu_count() or 1) // config.jobs)
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder / ".lock", timeout=0)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise InputError(
+            f"{folder}: another process trains these folds; wait for it, or choose another "
+            "folder with --out"
+        ) from None
+    try:
+        options = folder / OPTIONS
+        runs.write_text(options, toml_text.dumps(values))
+        if config.force:
+            for fold in folds:
+                fold_jobs.record_file(folder, fold).unlink(missing_ok=True)
+        todo = [fold for fold in folds if not _finished(folder, fold)]
+        kind = "official folds, each the test once" if data.folds is not None else "folds"
+        cli.say(
+            f"crossval  {config.student} on {data.name}: {len(folds)} {kind}"
+            + (f"; {len(folds) - len(todo)} finished before" if len(todo) < len(folds) else "")
+        )
+        fold_jobs.run_folds(
+            folder.absolute(),
+            options.absolute(),
+            todo,
+            jobs=config.jobs,
+            engine=config.engine,
+            scheduler=config.scheduler,
+            attempts=config.attempts,
+        )
+    finally:
+        lock.release()
+
+
+def _finished(folder: Path, fold: int) -> bool:
+    from compress import fold_jobs
+
+    if not fold_jobs.record_file(folder, fold).is_file():
+        return False
+    try:
+        _run_of(folder, fold)
+        return True
+    except InputError:
+        return False
+
+
+def _run_of(folder: Path, fold: int):
+    """The finished run of a fold, unchanged since; raises InputError."""
+    from compress import fold_jobs, runs
+
+    record = runs.read_json(fold_jobs.record_file(folder, fold))
+    run = runs.open_run(Path(os.path.normpath(folder / str(record.get("run")))))
+    run.check_unchanged()
+    if run.key != record.get("key") or run.manifest.get("fold") != fold:
+        raise InputError(f"{run.folder}: holds another run than fold {fold} of {folder}")
+    return run
+
+
+def _gather(config: CrossvalConfig, data: SpectrogramSet, folds: list[int], folder: Path) -> int:
+    from compress import fold_jobs, fold_summary, runs
+    from reports import crossval as shown
+
+    lacking = [f for f in folds if not fold_jobs.record_file(folder, f).is_file()]
+    if lacking:
+        raise InputError(
+            f"{folder}: fold {', '.join(map(str, lacking))} of {len(folds)} is not there yet; "
+            "train it with --fold-index, or all without --collect"
+        )
+    summary = fold_summary.summarise({fold: _run_of(folder, fold) for fold in folds}, folder)
+    runs.write_json(folder / SUMMARY, summary)
+    runs.write_text(folder / "crossval.md", shown.markdown(summary))
+    with runs.atomic_path(folder / "crossval.png") as path:
+        shown.save_figure(summary, path)
+    cli.say()
+    cli.say(shown.text(summary))
+    cli.say(
+        f"The summary lies in {folder} ({SUMMARY}, crossval.md, crossval.png). "
+        "Next: python -m compress.report"
+    )
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(cli.main(CrossvalConfig, run, __doc__))

@@ -1,0 +1,257 @@
+"""Search the values of a recipe for a student: loss, activation, learning rate, dropout.
+
+The figure that counts is the least validation loss (cross-entropy) of a trial; the test split is
+not looked at. Trials that are worse than the median at the same epoch are stopped. The same command
+continues, and may run in several processes or machines on one --out. The best trial becomes a
+recipe, STUDY/best.toml, for compress.train and compress.distill.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from compress import cli
+from compress.config import SweepConfig
+from compress.errors import InputError
+
+if TYPE_CHECKING:
+    from compress.recipe import Recipe
+    from compress.search_space import Choices, Range
+    from compress.session import Session
+    from compress.study import Study
+
+BEST = "best.toml"
+RESULT = "sweep.json"
+
+
+def run(config: SweepConfig) -> int:
+    from compress import chosen_student, search_space, study
+
+    study.check_installed()
+    recipe, teacher_recipe = chosen_student.check(config)
+    space = search_space.load(config.space)
+    if config.devices * config.nodes > 1:
+        raise InputError("--devices, --nodes: a trial runs in one process; start several commands")
+
+    from compress import runs
+    from compress.session import open_session
+
+    session = open_session(config, config)
+    space, left_out = usable(config.student, space, session)
+    if left_out:
+        cli.say(f"note      {config.student} takes no {', '.join(left_out)}: not searched")
+    identity = _identity(config, session, recipe, space)
+    key = runs.digest(identity)[:6]
+    name = f"{runs.slug(config.student)}-sweep-{session.data_name()}-s{config.seed}-{key}"
+    folder = config.out or config.runs / name
+    study.claim(folder, identity)
+    warmup = None if config.keep_hopeless else config.warmup_epochs
+    trials = study.Study(folder, space, config.sampler, config.seed, warmup)
+    before = len(trials.finished())
+    cli.say(
+        f"sweep     {config.student}: {config.trials} trials, {config.sampler}"
+        + (f"; {before} finished before" if before else "")
+    )
+    if before < config.trials:
+        distillation = chosen_student.distillation_of(session, config, teacher_recipe)
+        with cli.progress(config.trials, "trials", "trial") as bar:
+            bar.update(before)
+            trials.run(config.trials, _objective(config, session, recipe, distillation, bar))
+    return _finish(config, folder, trials, recipe)
+
+
+def usable(
+    student: str, space: dict[str, Range | Choices], session: Session
+) -> tuple[dict[str, Range | Choices], list[str]]:
+    """The part of the space that the student's builder takes, and the names that it does not."""
+    from compress.student_runs import new_student
+
+    left_out = []
+    for key in ("activation", "dropout"):
+        if key in space:
+            part = space[key]
+            value = part.values[0] if hasattr(part, "values") else part.low
+            try:
+                new_student(session, student, **{key: value})
+            except InputError:
+                left_out.append(key)
+    kept = {key: part for key, part in space.items() if key not in left_out}
+    if not kept:
+        raise InputError(f"{student}: takes nothing of this search space; give another --space")
+    return kept, left_out
+
+
+def _identity(
+    config: SweepConfig, session: Session, recipe: Recipe, space: dict[str, Any]
+) -> dict[str, Any]:
+    """What makes two studies one: all but the sampler, the number of trials and the machine."""
+    import json
+
+    teaching = ["method", "temperature", "label_loss_weight", "distill_loss_weight", "transfer"]
+    found = {
+        "student": config.student,
+        "data": session.data_name(),
+        "content": session.data.content_hash,
+        "split": session.split.digest(),
+        "seed": config.seed,
+        "recipe": {k: v for k, v in dataclasses.asdict(recipe).items() if k not in space},
+        "space": {key: dataclasses.asdict(part) for key, part in space.items()},
+        "teachers": list(config.teacher),
+        "teaching": [getattr(config, key) for key in teaching] if config.teacher else [],
+    }
+    return json.loads(json.dumps(found, default=str))
+
+
+def _objective(
+    config: SweepConfig, session: Session, recipe: Recipe, distillation: Any, bar: Any
+) -> Any:
+    """The least validation loss of a student trained with the trial's values."""
+    import tempfile
+
+    import optuna
+
+    from compress import fit, runs
+    from compress.continuing import task_of
+    from compress.session import build_material
+    from compress.student_runs import new_student
+
+    def objective(trial: Any) -> float:
+        asked = dataclasses.replace(recipe, **trial.params)
+        transfer = distillation.transfer if distillation else ()
+        material = build_material(session, asked, transfer)
+        model, _ = new_student(
+            session, config.student, activation=asked.activation, dropout=asked.dropout
+        )
+        reported: list[float] = []
+
+        def after_epoch(row: dict[str, float]) -> None:
+            reported.append(row["validation_loss"])
+            trial.report(row["validation_loss"], len(reported))
+            best = min(range(len(reported)), key=reported.__getitem__)
+            if best == len(reported) - 1:
+                trial.set_user_attr("validation_accuracy", row["validation_accuracy"])
+                trial.set_user_attr("best_epoch", best + 1)
+            trial.set_user_attr("seconds", row["seconds"])
+            if trial.should_prune():
+                raise optuna.TrialPruned
+
+        stopped = False
+        with tempfile.TemporaryDirectory() as scratch:
+            try:
+                fit.train_network(
+                    model,
+                    task_of(session, distillation, asked, material),
+                    material,
+                    (session.data, session.split.validation, session.normalisation),
+                    asked,
+                    session.seed,
+                    Path(scratch) / runs.CHECKPOINT,
+                    session.fabric,
+                    f"trial {trial.number}",
+                    after_epoch,
+                )
+            except optuna.TrialPruned:
+                stopped = True
+                raise
+            finally:
+                if reported:
+                    how = "stopped" if stopped else f"{len(reported)} epochs"
+                    values = ", ".join(f"{k} {_shown(v)}" for k, v in trial.params.items())
+                    cli.say(f"trial {trial.number:<3} loss {min(reported):.4f}  {how}; {values}")
+                    bar.update()
+        return min(reported)
+
+    return objective
+
+
+def _shown(value: Any) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
+def rows_of(trials: list[Any]) -> list[dict[str, Any]]:
+    """One row per trial that was not lost: number, state, values, least loss and where it was."""
+    return [
+        {
+            "number": trial.number,
+            "state": trial.state.name.lower(),
+            "values": dict(trial.params),
+            "validation_loss": trial.value
+            if trial.state.name == "COMPLETE"
+            else min(trial.intermediate_values.values(), default=None),
+            "epochs": len(trial.intermediate_values),
+            **{
+                key: trial.user_attrs.get(key)
+                for key in ("validation_accuracy", "best_epoch", "seconds", "repeats", "fault")
+            },
+        }
+        for trial in trials
+    ]
+
+
+def _finish(config: SweepConfig, folder: Path, trials: Study, recipe: Recipe) -> int:
+    from compress import runs
+    from reports import sweep as shown
+
+    rows = rows_of(trials.finished())
+    complete = [row for row in rows if row["state"] == "complete"]
+    if not complete:
+        fault = next((row["fault"] for row in rows if row["fault"]), "all were stopped")
+        raise InputError(f"{folder}: no trial ended ({fault}); change --space or the recipe")
+    best = min(complete, key=lambda row: (row["validation_loss"], row["number"]))
+    identity = runs.read_json(folder / "study.json")
+    result = {
+        "student": config.student,
+        "data": identity["data"],
+        "seed": config.seed,
+        "best": best,
+        "importances": trials.importances(),
+        "space": identity["space"],
+        "trials": rows,
+    }
+    runs.write_json(folder / RESULT, result)
+    runs.write_text(folder / BEST, best_recipe(recipe, best, result))
+    for name, draw in (("parallel", shown.save_parallel), ("importance", shown.save_importance)):
+        for ending in ("png", "svg"):
+            with runs.atomic_path(folder / f"{name}.{ending}") as path:
+                draw(result, path, ending)
+    pictures = [(folder / f"{name}.svg").read_text() for name in ("parallel", "importance")]
+    runs.write_text(folder / "sweep.html", shown.page(result, pictures))
+    lost = sum("lost" in t.user_attrs for t in trials.trials())
+    stopped = sum(row["state"] == "pruned" for row in rows)
+    cli.say()
+    cli.say(
+        f"{len(rows)} trials: {len(complete)} ended, {stopped} stopped as hopeless, "
+        f"{len(rows) - len(complete) - stopped} refused; {lost} were lost and repeated"
+    )
+    cli.say(
+        f"best      trial {best['number']}: validation loss {best['validation_loss']:.4f}, "
+        f"accuracy {100 * best['validation_accuracy']:.1f} %; "
+        + ", ".join(f"{key} {_shown(value)}" for key, value in best["values"].items())
+    )
+    command = "distill" if config.teacher else "train"
+    cli.say(
+        f"The study lies in {folder} (sweep.html, {RESULT}). Next: python -m compress.{command} "
+        f"--student {config.student} --recipe {folder / BEST}"
+    )
+    return 0
+
+
+def best_recipe(recipe: Recipe, best: dict[str, Any], result: dict[str, Any]) -> str:
+    """The text of best.toml: the recipe of the trials with the best one's values."""
+    from compress import toml_text
+
+    values = toml_text.changed(dataclasses.replace(recipe, **best["values"]))
+    other = {"cosine": ("plateau_factor", "plateau_patience"), "plateau": ("warmup_share",)}
+    schedule = values.get("schedule", recipe.schedule)
+    values = {key: value for key, value in values.items() if key not in other[schedule]}
+    head = (
+        f"# Trial {best['number']} of {len(result['trials'])}: {result['student']} on "
+        f"{result['data']}, validation loss {best['validation_loss']:.4f}.\n"
+    )
+    return head + toml_text.dumps(values)
+
+
+if __name__ == "__main__":
+    raise SystemExit(cli.main(SweepConfig, run, __doc__))
