@@ -93,9 +93,9 @@ def estimates(
     sources = (
         f"{_MLPERF}: {rate} for {kind} networks"
         if rate and by_rate >= by_instructions
-        else f"counted instructions at {core.scalar_cycles:g} cycles each"
+        else f"counted instructions at {core.scalar_cycles:g} cycle each"
         + (f", {core.vector_cycles:g} for vector ones" if vector_instructions else "")
-        + " (memory), the least they take"
+        + ", the least they take (memory)"
     )
     stated = [
         name

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 import re
 import shutil
 import subprocess
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+from compress import runs
 from compress.chip.targets import Target
 from compress.errors import InputError
 
@@ -50,11 +53,7 @@ def build(
     """Compile C files beside ``image`` and link them; raises InputError with the first error."""
     objects = [image.parent / f"{source.stem}.o" for source in sources]
     for source, compiled in zip(sources, objects, strict=True):
-        _run(
-            [CROSS_COMPILER, *target.flags, *OPTIMISATION, *_LANGUAGE, "-Wall",
-             f"-I{include}", "-c", str(source), "-o", str(compiled)],
-            f"{source.name} for {target.core.name}",
-        )  # fmt: skip
+        compiled.write_bytes(_compiled(target, source, include))
     _run(
         [CROSS_COMPILER, *target.flags, "-nostartfiles", "-nodefaultlibs", "-Wl,--gc-sections",
          f"-Wl,--defsym=STACK_BYTES={stack_bytes}", f"-L{FIRMWARE}",
@@ -64,18 +63,43 @@ def build(
     )  # fmt: skip
 
 
+_objects: dict[str, bytes] = {}  # by what decides them; arm_mve.h alone takes seconds to read
+
+
+def _compiled(target: Target, source: Path, include: Path) -> bytes:
+    """The object file of a source, made once in a process."""
+    command = [CROSS_COMPILER, *target.flags, *OPTIMISATION, *_LANGUAGE, "-Wall"]
+    text = source.read_text(encoding="utf-8")
+    headers = re.findall(r'^#include "(.+)"', text, re.MULTILINE)
+    key = runs.digest([command, text, [(include / name).read_text("utf-8") for name in headers]])
+    if key not in _objects:
+        with tempfile.TemporaryDirectory() as folder:
+            compiled = Path(folder) / f"{source.stem}.o"
+            _run([*command, f"-I{include}", "-c", str(source), "-o", str(compiled)],
+                 f"{source.name} for {target.core.name}")  # fmt: skip
+            _objects[key] = compiled.read_bytes()
+    return _objects[key]
+
+
 def build_plugin(folder: Path) -> Path:
     """The counting plugin, compiled for this machine."""
-    compiler = _host_compiler()
+    plugin = folder / "count.so"
+    plugin.write_bytes(_plugin())
+    return plugin
+
+
+@functools.cache
+def _plugin() -> bytes:
     found = re.search(r"version (\d+)", versions()[EMULATOR])
     interface = 1 if found is None or int(found[1]) < 9 else 2
-    plugin = folder / "count.so"
-    _run(
-        [str(compiler), "-O2", "-shared", "-fPIC", "-fvisibility=hidden",
-         f"-DPLUGIN_INTERFACE={interface}", str(FIRMWARE / "count.c"), "-o", str(plugin)],
-        "the counting plugin of the emulator",
-    )  # fmt: skip
-    return plugin
+    with tempfile.TemporaryDirectory() as folder:
+        plugin = Path(folder) / "count.so"
+        _run(
+            [str(_host_compiler()), "-O2", "-shared", "-fPIC", "-fvisibility=hidden",
+             f"-DPLUGIN_INTERFACE={interface}", str(FIRMWARE / "count.c"), "-o", str(plugin)],
+            "the counting plugin of the emulator",
+        )  # fmt: skip
+        return plugin.read_bytes()
 
 
 def emulate(target: Target, image: Path, plugin: Path, mark_address: int, counts: Path) -> None:
