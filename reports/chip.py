@@ -24,7 +24,7 @@ HEAD = (
     "flash",
     "RAM",
     "accuracy",
-    "windows equal",
+    "equal",
     "est. cycles",
     "est. time",
     "est. energy",
@@ -38,7 +38,7 @@ DEFINITIONS = (
     "windows that were run. Per MAC: over the multiply-accumulates of the layers.",
     "Flash: the linked image with start-up code, weights and constants of the network, code. RAM: "
     "arena and other variables, and the stack as measured; no interrupts, no window of sound.",
-    "Windows equal: test windows whose output codes in the emulator are those of the numpy "
+    "Equal: test windows whose output codes in the emulator are those of the numpy "
     "reference, bit for bit. Accuracy: of the C code on the test split.",
     "Estimated cycles, time and energy are NOT measured: an emulator knows no cycles.",
 )
@@ -117,7 +117,7 @@ def cells(record: ChipRecord) -> tuple[str, ...]:
         _kib(record.ram_bytes),
         MISSING if record.accuracy is None else f"{100 * record.accuracy:.1f} %",
         MISSING if record.windows is None else f"{record.windows_equal} of {record.windows}",
-        _count(guess.get("cycles")),
+        f"{guess['cycles'] / 1e6:.2f} M" if guess else MISSING,
         f"{guess['milliseconds']:.3g} ms at {guess['clock_mhz']:g} MHz" if guess else MISSING,
         _number(guess.get("microjoules"), ",.0f", " µJ"),
         MISSING if record.within_budget is None else "yes" if record.within_budget
@@ -126,18 +126,21 @@ def cells(record: ChipRecord) -> tuple[str, ...]:
 
 
 def sources(records: Iterable[ChipRecord]) -> list[str]:
-    """What the estimates are made from, one sentence per core, other cores included."""
-    found: dict[str, None] = {}
+    """What the estimates are made from, and those for other cores that run the same image."""
+    networks: dict[tuple[str, ...], list[str]] = {}
     for record in records:
         for guess in record.estimates:
             power = guess["microwatts_per_mhz"]
-            found[
-                f"Estimate for {guess['core']}: {record.name} {guess['milliseconds']:.3g} ms; "
-                f"cycles from {guess['cycles_source']}; {guess['clock_mhz']:g} MHz"
-                + (f", {power:g} µW/MHz" if power else "")
-                + f" ({guess['part']})."
-            ] = None
-    return list(found)
+            at = f"{guess['clock_mhz']:g} MHz" + (f", {power:g} µW/MHz" if power else "")
+            found = networks.setdefault(
+                (guess["core"], at, guess["part"], guess["cycles_source"]), []
+            )
+            found.append(f"{record.name} {guess['milliseconds']:.3g} ms")
+    return [
+        f"Estimate for {core}: {', '.join(dict.fromkeys(found))}, at {at} ({part}); cycles from "
+        f"{cycles_source}."
+        for (core, at, part, cycles_source), found in networks.items()
+    ]
 
 
 def layer_rows(record: ChipRecord) -> list[tuple[str, str, str, str, str]]:

@@ -191,8 +191,8 @@ def emulated_once(tmp_path_factory) -> Path:
                  "format": "c"}  # fmt: skip
     (folder / "manifest.json").write_text(json.dumps(manifest))
     with pytest.MonkeyPatch.context() as patch:
-        expected = standin_codes(WINDOWS)
-        patch.setattr(emulated_runs, "_reference", lambda run, config: (WINDOWS, expected))
+        reference = emulated_runs.Reference(WINDOWS, standin_codes(WINDOWS), False)
+        patch.setattr(emulated_runs, "_reference", lambda run, config: reference)
         arguments = ["--run", folder, "--target", "cortex-m4", "--target", "cortex-m55"]
         assert exported(*arguments, "--clock-mhz", 10) == 0
         before = (folder / "chip/cortex-m4.elf").stat().st_mtime_ns

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ import numpy as np
 from compress import cli, runs
 from compress.chip import elf, emulate, figures, toolchain
 from compress.chip.fixed_point import FIXED_POINT
-from compress.chip.layers import read_network
+from compress.chip.layers import Weighted, read_network
 from compress.chip.targets import TARGETS, Target, estimates
 from compress.config import DataOptions, ExportConfig
 from compress.data.splits import Split
@@ -37,11 +38,11 @@ def emulate_targets(run: Run, config: ExportConfig) -> list[str]:
     with RunWriter(run.folder, run.manifest).locked():
         run = runs.open_run(run.folder)
         run.check_unchanged()
-        windows, expected = _reference(run, config)
+        reference = _reference(run, config)
         records = []
         bar = cli.progress(len(config.target), "emulate", "target")
         for name in dict.fromkeys(config.target):
-            records.append(_emulate(run, TARGETS[name], windows, expected, config))
+            records.append(_emulate(run, TARGETS[name], reference, config))
             bar.update()
         bar.close()
         emulated = [record["target"] for record in records]
@@ -50,8 +51,20 @@ def emulate_targets(run: Run, config: ExportConfig) -> list[str]:
     return [table(records), *_words(records)]
 
 
-def _reference(run: Run, config: ExportConfig) -> tuple[np.ndarray, np.ndarray]:
-    """Test windows (N, mels, frames) int16 in 1/256 dB, evenly spread, and their codes by numpy."""
+@dataclass(frozen=True)
+class Reference:
+    """What the C code has to give, by numpy in integers.
+
+    windows (N, mels, frames) int16 in 1/256 dB, evenly spread over the test split; codes
+    (N, classes) int8. separable: whether depthwise convolutions are in the network.
+    """
+
+    windows: np.ndarray
+    codes: np.ndarray
+    separable: bool
+
+
+def _reference(run: Run, config: ExportConfig) -> Reference:
     int8_file = Path(str((run.manifest.get("parent") or {}).get("folder"))) / runs.ONNX
     if not int8_file.is_file() or runs.sha256_file(int8_file) != run.manifest["settings"]["parent"]:
         raise InputError(
@@ -64,17 +77,24 @@ def _reference(run: Run, config: ExportConfig) -> tuple[np.ndarray, np.ndarray]:
     count = min(config.windows, len(test))
     chosen = test[np.linspace(0, len(test) - 1, count).round().astype(int)]
     network = read_network(int8_file)
-    reference = IntegerNetwork(int8_file, FIXED_POINT, network.model)
-    reference(data.decibels(chosen)[:, None])
-    codes = reference.codes[network.output].values.reshape(count, -1)
-    return data.codes[chosen], codes.astype(np.int8)
+    integers = IntegerNetwork(int8_file, FIXED_POINT, network.model)
+    integers(data.decibels(chosen)[:, None])
+    codes = integers.codes[network.output].values.reshape(count, -1)
+    separable = any(
+        isinstance(layer, Weighted)
+        and layer.kernel == "depthwise"
+        and layer.window is not None
+        and layer.window.size != (1, 1)  # which is a batch norm that no convolution took in
+        for layer in network.layers
+    )
+    return Reference(data.codes[chosen], codes.astype(np.int8), separable)
 
 
 def _emulate(
-    run: Run, target: Target, windows: np.ndarray, expected: np.ndarray, config: ExportConfig
+    run: Run, target: Target, reference: Reference, config: ExportConfig
 ) -> dict[str, Any]:
     """The record of one target, written; what was counted is taken over where nothing changed."""
-    name = target.core.name
+    name, windows = target.core.name, reference.windows
     basis = {
         "target": name,
         "windows": len(windows),
@@ -88,7 +108,7 @@ def _emulate(
     record = _recorded(run, name)
     if {key: record.get(key) for key in basis} != basis:
         seen = emulate.run(target, run.folder, windows)
-        emulate.compare(target, seen, expected)
+        emulate.compare(target, seen, reference.codes)
         image_file = run.folder / figures.image_name(name)
         with runs.atomic_path(image_file) as linked:
             emulate.link_minimal(target, run.folder, linked, seen.stack_bytes)
@@ -103,7 +123,7 @@ def _emulate(
             record["macs"],
             record["instructions"],
             record["vector_instructions"],
-            separable=_is_separable(run),
+            separable=reference.separable,
             clock_mhz=config.clock_mhz,
             microwatts_per_mhz=config.microwatts_per_mhz,
         )
@@ -126,11 +146,6 @@ def _firmware_hash() -> str:
     """Of everything that is compiled beside the network."""
     files = sorted(path for path in toolchain.FIRMWARE.iterdir() if path.is_file())
     return runs.digest([(path.name, runs.sha256_file(path)) for path in files])
-
-
-def _is_separable(run: Run) -> bool:
-    """Whether depthwise convolutions decide the rate, as in the networks of MLPerf Tiny."""
-    return "scene_depthwise" in (run.folder / "model.c").read_text(encoding="utf-8")
 
 
 _HEAD = ("target", "instructions", "per MAC", "flash", "weights", "code", "RAM", "arena", "stack",

@@ -93,9 +93,9 @@ def estimates(
     sources = (
         f"{_MLPERF}: {rate} for {kind} networks"
         if rate and by_rate >= by_instructions
-        else f"counted instructions at {core.scalar_cycles:g} cycle each"
-        + (f", {core.vector_cycles:g} for vector ones" if vector_instructions else "")
-        + ", the least they take (memory)"
+        else f"counted instructions at {core.scalar_cycles:g}"
+        + (f" (vector ones {core.vector_cycles:g})" if vector_instructions else "")
+        + " cycles per instruction, the least possible (memory)"
     )
     stated = [
         name
