@@ -116,9 +116,9 @@ def ends_of(model: Any, path: Path) -> Prepared:
     graph = EditableGraph(model)
     if len(graph.inputs) != 1 or len(graph.outputs) != 1:
         raise InputError(f"{path}: has {len(graph.inputs)} inputs and {len(graph.outputs)} outputs")
-    normalising, standardised, gain, offset = _normalisation(graph)
+    normalising, standardised, gain, offset, step = _normalisation(graph)
     return Prepared(path, model, graph.inputs[0], graph.outputs[0], normalising, standardised,
-                    gain, offset, ())  # fmt: skip
+                    gain, offset, (), step)  # fmt: skip
 
 
 def _at_opset(model: Any, path: Path) -> Any:
