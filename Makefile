@@ -4,7 +4,7 @@ VENV := .venv
 RUN := $(VENV)/bin/python
 READY := $(VENV)/.ready
 
-.PHONY: distill test report gate setup clean
+.PHONY: distill test report gate setup chip-tools clean
 
 distill: setup
 	$(RUN) -m compress.distill --student dsc500
@@ -29,6 +29,16 @@ $(READY): pyproject.toml
 	@echo "setting up $(VENV) (once, some minutes)"
 	@$(RUN) -m pip install --quiet --quiet --disable-pip-version-check --editable '.[test]'
 	@touch $(READY)
+
+# Cross-compiler and emulator for python -m compress.export --target, on Debian and Ubuntu.
+CHIP_PACKAGES := gcc libc6-dev gcc-arm-none-eabi libnewlib-arm-none-eabi qemu-system-arm
+APT := $(if $(filter 0,$(shell id -u)),,sudo )apt-get
+
+chip-tools:
+	@command -v apt-get >/dev/null || \
+		{ echo "error: no apt-get here; install yourself: $(CHIP_PACKAGES)" >&2; exit 2; }
+	@dpkg -s $(CHIP_PACKAGES) >/dev/null 2>&1 || \
+		{ $(APT) update -qq && $(APT) install -y -qq --no-install-recommends $(CHIP_PACKAGES); }
 
 clean:
 	rm -rf $(VENV) runs

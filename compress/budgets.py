@@ -7,6 +7,9 @@
     [warn]                      over it, the gate says so and ends with 0
     params = 480_000
 
+    [fail.cortex-m4]            on this processor, in the place of the one for all of them
+    instructions = 16_000_000
+
 ``[limits]``, the older form, is read as ``[fail]``. FIGURES is the table of what can be limited.
 """
 
@@ -19,6 +22,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from compress.chip.targets import TARGETS
 from compress.config import nearest, read_toml
 from compress.errors import InputError
 
@@ -80,8 +84,27 @@ FIGURES: dict[str, Figure] = {
     "flash_bytes": Figure(
         "bytes",
         "of an int8 file: all numbers stored in it (weights, biases, scales, zero points, "
-        "codebooks, shapes), each tensor once, in its stored type",
+        "codebooks, shapes), each tensor once, in its stored type; of C code on a processor: the "
+        "linked image",
         "compress.subjects:flash_bytes",
+    ),
+    "ram_bytes": Figure(
+        "bytes",
+        "of C code on a processor: variables, arena and measured stack of the linked image",
+        "compress.chip.figures:of_no_processor",
+    ),
+    "instructions": Figure(
+        "instructions",
+        "of C code on a processor, for one window, counted in the emulator",
+        "compress.chip.figures:of_no_processor",
+    ),
+    "chip_accuracy": Figure(
+        "",
+        "test accuracy of the C code",
+        "compress.chip.figures:of_no_processor",
+        least=True,
+        share=True,
+        whole=False,
     ),
     "latency_ratio": Figure(
         "",
@@ -109,11 +132,15 @@ FIGURES: dict[str, Figure] = {
 
 @dataclass(frozen=True)
 class Budgets:
-    """figure -> level, each in the order of FIGURES. ``source`` says where from."""
+    """figure -> level, each in the order of FIGURES. ``source`` says where from.
+
+    targets: processor -> level ("warn", "fail") -> figure -> what holds there instead.
+    """
 
     fail: Mapping[str, float] = field(default_factory=lambda: {"params": 500_000})
     warn: Mapping[str, float] = field(default_factory=dict)
     source: str = "built-in default"
+    targets: Mapping[str, Mapping[str, Mapping[str, float]]] = field(default_factory=dict)
 
     @property
     def limits(self) -> Mapping[str, float]:
@@ -124,6 +151,15 @@ class Budgets:
     def figures(self) -> list[str]:
         """Everything that has a level."""
         return [name for name in FIGURES if name in self.fail or name in self.warn]
+
+    def on(self, target: str) -> Budgets:
+        """The levels that hold on one processor."""
+        own = self.targets.get(target, {})
+        fail, warn = (
+            _ordered({**common, **own.get(level, {})})
+            for level, common in (("fail", self.fail), ("warn", self.warn))
+        )
+        return Budgets(fail, warn, self.source)
 
     def level(self, figure: str, value: float) -> str:
         """'fail', 'warn' or 'ok'."""
@@ -145,31 +181,48 @@ def load(path: Path | None = None) -> Budgets:
     table = read_toml(path)
     faults = []
     levels: dict[str, dict[str, float]] = {level: {} for level in LEVELS}
+    targets: dict[str, dict[str, dict[str, float]]] = {}
     for name, limits in table.items():
         if name not in (*LEVELS, _OLD_TABLE):
             faults.append(f"unknown table {name!r}{nearest(name, [*LEVELS, _OLD_TABLE])}")
         elif not isinstance(limits, dict):
             faults.append(f"{name} is not a table; write [{name}]")
         else:
-            wrong = [fault for figure in limits if (fault := _fault(name, figure, limits[figure]))]
+            level = "fail" if name == _OLD_TABLE else name
+            own = {target: limits.pop(target) for target in TARGETS if target in limits}
+            for target, figures in own.items():
+                if isinstance(figures, dict):
+                    faults += _faults(f"{name}.{target}", figures)
+                    targets.setdefault(target, {})[level] = figures
+                else:
+                    faults.append(f"{name}.{target} is not a table; write [{name}.{target}]")
+            wrong = _faults(name, limits)
             faults += wrong
             if not wrong:
-                levels["fail" if name == _OLD_TABLE else name] |= limits
+                levels[level] |= limits
     if _OLD_TABLE in table and "fail" in table:
         faults.append(f"[{_OLD_TABLE}] and [fail] mean the same; give one")
-    if not faults and not any(levels.values()):
+    if not faults and not any(levels.values()) and not targets:
         faults.append("no limits; give at least params under [fail]")
-    for name, warn in levels["warn"].items():
-        fail = levels["fail"].get(name)
-        if fail is not None and FIGURES[name].breaks(warn, fail):
-            faults.append(f"{name}: warns at {warn:,} only where it fails already, at {fail:,}")
+    found = Budgets(_ordered(levels["fail"]), _ordered(levels["warn"]), str(path), targets)
+    for place, held in (("", found), *((f"{t}: ", found.on(t)) for t in targets if not faults)):
+        for name, warn in held.warn.items():
+            fail = held.fail.get(name)
+            if fail is not None and FIGURES[name].breaks(warn, fail):
+                faults.append(
+                    f"{place}{name}: warns at {warn:,} only where it fails already, at {fail:,}"
+                )
     if faults:
         raise InputError(f"{path}: " + "; ".join(faults))
-    ordered = {
-        level: {name: values[name] for name in FIGURES if name in values}
-        for level, values in levels.items()
-    }
-    return Budgets(ordered["fail"], ordered["warn"], str(path))
+    return found
+
+
+def _ordered(limits: Mapping[str, float]) -> dict[str, float]:
+    return {name: limits[name] for name in FIGURES if name in limits}
+
+
+def _faults(table: str, limits: Mapping[str, Any]) -> list[str]:
+    return [fault for name, value in limits.items() if (fault := _fault(table, name, value))]
 
 
 def _fault(table: str, name: str, value: Any) -> str | None:

@@ -730,6 +730,19 @@ class ExportConfig:
 
     run: Path | None = option(None, "run folder of the model to export")
     format: str = option("c", "what to write; each is listed below")
+    target: tuple[str, ...] = option(
+        (),
+        "processor that the C code is cross-compiled for and emulated on",
+        choices=("cortex-m4", "cortex-m7", "cortex-m55"),
+    )
+    windows: int = option(64, "test windows to emulate", least=1)
+    clock_mhz: float | None = option(
+        None, "clock for the estimates (default: that of a usual part)", unit="MHz", least=0.001
+    )
+    microwatts_per_mhz: float | None = option(
+        None, "power for the estimates, equal to pJ per cycle (default: that of a usual part)",
+        unit="uW/MHz", least=0.0,
+    )  # fmt: skip
     from_wave: bool = option(
         False, "onnx: the file takes samples (batch, samples) in -1..1, with the front end inside"
     )

@@ -1,6 +1,7 @@
 """Write a trained model in the form that a device takes, measured as what was written.
 
     python -m compress.export --run RUN --format FORMAT
+    python -m compress.export --run RUN --format c --target cortex-m4     and run it in an emulator
 """
 
 from __future__ import annotations
@@ -17,10 +18,18 @@ def run(config: ExportConfig) -> int:
     assert config.run is not None
 
     from compress import runs
+    from compress.chip import figures
 
     parent = runs.open_run(config.run)
     parent.check_unchanged()
-    written, lines = row.load()(parent, config)
+    if config.target and figures.is_c_export(parent.manifest):
+        written, lines = parent, []
+    else:
+        written, lines = row.load()(parent, config)
+    if config.target:
+        from compress.chip.emulated_runs import emulate_targets
+
+        lines = [*lines, *emulate_targets(written, config)]
     for line in lines:
         cli.say(line)
     cli.say(f"The export lies in {written.folder}. Next: python -m compress.report")
@@ -28,9 +37,15 @@ def run(config: ExportConfig) -> int:
 
 
 def check_options(config: ExportConfig) -> registry.Row:
-    """The format, before any run is read."""
+    """The format, and what --target needs, before any run is read."""
     if config.run is None:
         raise InputError("--run must be given: the run folder of the model to export")
+    if config.target:
+        from compress.chip import toolchain
+
+        if config.format != "c":
+            raise InputError("--target: is for --format c")
+        toolchain.check()
     if config.vela and config.format != "tflite":
         raise InputError("--vela: is for --format tflite")
     return registry.lookup(registry.EXPORTS, "format", config.format)

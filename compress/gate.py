@@ -15,12 +15,14 @@ Exit code 0: nothing over a fail level (warnings alone end with 0); 1: a fail le
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from compress import artefacts, budgets, cli, registry, runs, verdicts
 from compress.budgets import FIGURES
+from compress.chip.figures import exports_below, subjects_of
 from compress.config import GateConfig
 from compress.errors import InputError
 from compress.subjects import Subject, Value, find_base, open_subject, read_base, record_of
@@ -40,6 +42,7 @@ def run(config: GateConfig) -> int:
     base = read_base(config.base) if config.base is not None else None
     if config.paths:
         found = [judge_file(path, limits, base) for path in files_of(config.paths)]
+        exports = [place for path in config.paths for place in exports_below(path)]
     else:
         found = [
             *judge_students(limits, base),
@@ -50,9 +53,12 @@ def run(config: GateConfig) -> int:
                 for path in models_below(config.runs)
             ),
         ]
+        exports = exports_below(config.runs)
         if not config.runs.is_dir():
             skipped = "no such folder yet, only the registered students are checked"
             found.append(Verdict(str(config.runs), None, skipped=skipped))
+    for folder in dict.fromkeys(exports):
+        found += judge_export(folder, limits, base)
     _print(found, limits, config, base)
     return verdicts.exit_code(found)
 
@@ -92,7 +98,7 @@ def files_of(paths: Iterable[Path]) -> list[Path]:
     for path in paths:
         if path.is_dir():
             below = models_below(path)
-            if not below:
+            if not below and not exports_below(path):
                 endings = ", ".join(artefacts.SHIPPED_ENDINGS)
                 raise InputError(f"{path}: no model files ({endings}) in this folder")
             found |= dict.fromkeys(below)
@@ -141,6 +147,21 @@ def judge_file(
     except InputError as error:
         return Verdict(str(path), path, error=str(error).removeprefix(f"{path}: "))
     return judge(subject, limits, base)
+
+
+def judge_export(
+    folder: Path, limits: budgets.Budgets, base: Sequence[Record] | None = None
+) -> list[Verdict]:
+    """C code by its accuracy, then on each processor that it was emulated on."""
+    try:
+        subjects = subjects_of(folder)
+    except InputError as error:
+        return [Verdict(str(folder), folder, error=str(error))]
+    found = [judge(subjects[0][1], limits, base)]
+    for target, subject in subjects[1:]:
+        verdict = judge(subject, limits.on(target))
+        found.append(dataclasses.replace(verdict, record=None))  # the C code has one record
+    return found
 
 
 def judge_students(

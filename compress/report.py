@@ -20,11 +20,12 @@ from pathlib import Path
 from typing import Any
 
 from compress import artefacts, budgets, cli, costs, registry, runs
+from compress.chip import figures as chip_figures
 from compress.config import ReportConfig
 from compress.errors import InputError
 from compress.subjects import recorded_latency_ratio
 from compress.tflite.recorded import npu_records
-from reports import html, lineage, npu, records, tables
+from reports import chip, html, lineage, npu, records, tables
 from reports.records import Entry, Origin, Record, Report, Summary
 
 _MOST_CURVE_BYTES = 16 * 2**20
@@ -42,6 +43,8 @@ def run(config: ReportConfig) -> int:
     if not entries:
         entries = registered_students(limits)
         notes.append(f"{config.runs}: no finished run yet; these are the registered students")
+    chips, chip_notes = on_chips(config.runs, limits)
+    notes += chip_notes
     npus, npu_notes = npu_records(config.runs)
     notes += npu_notes
     detailed, choice = choose_details(entries, config.details)
@@ -54,11 +57,15 @@ def run(config: ReportConfig) -> int:
         detailed=[with_curves(entry) for entry in detailed],
         detail_choice=choice,
         made=time.strftime("%Y-%m-%d %H:%M"),
+        chips=chips,
         npus=npus,
         costs=_in_words(prices, entries),
     )
     runs.write_text(out / "report.json", records.to_json(e.record for e in report.entries))
     runs.write_text(out / "report.csv", tables.comma_separated(report))
+    if report.chips:
+        runs.write_text(out / "chip.json", chip.to_json(report.chips))
+        runs.write_text(out / "chip.csv", chip.comma_separated(report.chips, tables.escape_csv))
     if report.npus:
         runs.write_text(out / "npu.json", npu.to_json(report.npus))
         runs.write_text(out / "npu.csv", npu.comma_separated(report.npus, tables.escape_csv))
@@ -399,6 +406,54 @@ def summaries(entries: Iterable[Entry]) -> list[Summary]:
 def _same(values: Iterable[int | None]) -> int | None:
     found = set(values)
     return found.pop() if len(found) == 1 else None
+
+
+# --- exports on emulated processors --------------------------------------------------------------
+
+
+def on_chips(root: Path, limits: budgets.Budgets) -> tuple[list[chip.ChipRecord], list[str]]:
+    """(a record per C export and processor, why figures were left out)."""
+    found: list[chip.ChipRecord] = []
+    notes: list[str] = []
+    for folder in runs.find_runs(root):
+        try:
+            opened = runs.open_run(folder)
+        except InputError:
+            continue  # gather() says so
+        for target in chip_figures.targets_of(opened.manifest) if opened.complete else ():
+            try:
+                found.append(_chip_record(opened, target, limits))
+            except InputError as error:
+                notes.append(f"{folder}: {error}")
+    return found, notes
+
+
+def _chip_record(run: runs.Run, target: str, limits: budgets.Budgets) -> chip.ChipRecord:
+    values = chip_figures.read(run.folder, run.manifest, target).values
+    try:
+        accuracy = chip_figures.accuracy(run.folder, run.manifest)
+    except InputError:
+        accuracy = None
+    known = {spec.name for spec in dataclasses.fields(chip.ChipRecord)}
+    held = limits.on(target)
+    measured = {name: values[name] for name in ("flash_bytes", "ram_bytes", "instructions")}
+    if accuracy is not None:
+        measured["chip_accuracy"] = accuracy
+    limited = {name: held.fail[name] for name in measured if name in held.fail}
+    over = {
+        name: abs(measured[name] - limit)
+        for name, limit in limited.items()
+        if budgets.FIGURES[name].breaks(measured[name], limit)
+    }
+    return chip.ChipRecord(
+        name=run.name,
+        data=_data_name(run.manifest),
+        run=str(run.folder),
+        accuracy=accuracy,
+        within_budget=not over if limited else None,
+        over=over,
+        **{key: value for key, value in values.items() if key in known},
+    )
 
 
 # --- what is shown in detail ---------------------------------------------------------------------

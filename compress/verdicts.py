@@ -212,6 +212,14 @@ def closing(verdicts: Sequence[Verdict], limits: Budgets) -> str:
 
 
 def _limits(limits: Budgets) -> str:
+    shown = _levels(limits)
+    for target, own in limits.targets.items():
+        there = Budgets(own.get("fail", {}), own.get("warn", {}))
+        shown += [f"{target} {words}" for words in _levels(there)]
+    return ", ".join(shown)
+
+
+def _levels(limits: Budgets) -> list[str]:
     shown = []
     for name in limits.figures:
         row = FIGURES[name]
@@ -220,7 +228,7 @@ def _limits(limits: Budgets) -> str:
             shown.append(f"{name} {sign} {row.show(limits.fail[name])}")
         else:
             shown.append(f"{name} {sign} {row.show(limits.warn[name])} to warn")
-    return ", ".join(shown)
+    return shown
 
 
 # --- GitHub --------------------------------------------------------------------------------------

@@ -5,10 +5,10 @@ Everything that comes from a file is escaped; a content policy forbids what woul
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from html import escape
 
-from reports import figures, lineage, npu, tables
+from reports import chip, figures, lineage, npu, tables
 from reports.records import Entry, Record, Report, plain, standings
 from reports.style import STYLE
 
@@ -28,6 +28,7 @@ def page(report: Report) -> str:
         _notes(report),
         _table(report),
         _summaries(report),
+        _chips(report),
         _npus(report),
         *(_scatter(report, data, entries) for data, entries in _by_data(report.measured)),
         _lineage(report),
@@ -215,6 +216,43 @@ def _summaries(report: Report) -> str:
         "<h2>Over seeds and folds</h2><p>Runs that differ by seed or fold alone; the spread is the "
         'sample standard deviation.</p><div class="scroll" tabindex="0"><table>'
         f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
+    )
+
+
+def _chips(report: Report) -> str:
+    """Exports on emulated processors, and where each one's instructions go."""
+    if not report.chips:
+        return ""
+    told = "".join(f"<li>{_text(line)}</li>" for line in chip.sources(report.chips))
+    defined = "".join(f"<li>{_text(line)}</li>" for line in chip.DEFINITIONS)
+    layers = "".join(
+        f"<details><summary>{_text(record.name)} on {_text(record.target)}: instructions per layer"
+        f"</summary>{_plain_table(chip.LAYER_HEAD, chip.layer_rows(record), chip.LAYER_NUMERIC)}"
+        "</details>"
+        for record in report.chips
+        if record.layers
+    )
+    return (
+        "<h2>On a chip</h2><p>C code of int8 networks, run in an emulator. Instructions and bytes "
+        "are measured; cycles, time and energy are <b>estimates</b>.</p>"
+        + _plain_table(chip.HEAD, [chip.cells(record) for record in report.chips], chip.NUMERIC)
+        + f"{layers}<details><summary>What the figures are, and what the estimates are made from"
+        f"</summary><ul>{defined}{told}</ul></details>"
+    )
+
+
+def _plain_table(
+    head: Sequence[str], rows: Sequence[Sequence[str]], numeric: Set[int]
+) -> str:
+    def row(tag: str, cells: Sequence[str]) -> str:
+        return "<tr>" + "".join(
+            f"<{tag}{' class=n' if i in numeric else ''}>{_text(cell)}</{tag}>"
+            for i, cell in enumerate(cells)
+        ) + "</tr>"  # fmt: skip
+
+    return (
+        f'<div class="scroll" tabindex="0"><table><thead>{row("th", head)}</thead>'
+        f"<tbody>{''.join(row('td', cells) for cells in rows)}</tbody></table></div>"
     )
 
 

@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from reports.chip import ChipRecord
     from reports.npu import NpuRecord
 
 
@@ -115,6 +116,7 @@ class Report:
     detailed: Sequence[Entry] = ()  # entries shown with confusion, recall and curves
     detail_choice: str = ""  # how they were chosen, in words
     made: str = ""  # when
+    chips: Sequence[ChipRecord] = ()  # exports on emulated processors
     npus: Sequence[NpuRecord] = ()  # .tflite exports on Arm NPUs
     costs: str = ""  # what a wrong decision costs, in words
 

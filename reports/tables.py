@@ -12,7 +12,7 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 
-from reports import npu
+from reports import chip, npu
 from reports.records import Entry, Record, Report, Standing, Summary, plain
 
 HEAD = (
@@ -50,12 +50,15 @@ FIGURE_NAMES = {
     "file_bytes": "file bytes",
     "peak_activation_bytes": "peak activation bytes",
     "flash_bytes": "flash bytes (int8)",
+    "ram_bytes": "RAM bytes on a chip",
+    "instructions": "instructions on a chip",
+    "chip_accuracy": "accuracy of the C code",
     "latency_ratio": "of the time of the file that it was made of",
     "accuracy": "accuracy (lower end of its interval)",
     "accuracy_drop": "accuracy lost against a base",
 }
-_LEAST = ("accuracy",)
-_SHARES = ("accuracy", "accuracy_drop")
+_LEAST = ("accuracy", "chip_accuracy")
+_SHARES = ("accuracy", "accuracy_drop", "chip_accuracy")
 MISSING = "–"
 
 
@@ -216,6 +219,13 @@ def terminal(
         parts += ["", _aligned(SUMMARY_HEAD, grouped, SUMMARY_NUMERIC, every)]
         if len(report.summaries) > most_rows:
             parts.append(f"... and {len(report.summaries) - most_rows:,} more in report.md")
+    if report.chips:
+        on_chips = [tuple(map(_shortened, map(plain, chip.cells(r)))) for r in report.chips]
+        every = list(range(len(chip.HEAD)))
+        parts += ["", "On a chip, emulated; estimates (est.) are not measured", ""]
+        parts.append(_aligned(chip.HEAD, on_chips[:most_rows], chip.NUMERIC, every))
+        if len(report.chips) > most_rows:
+            parts.append(f"... and {len(report.chips) - most_rows:,} more in report.md")
     memory = memory_lines(report)
     parts += ["", *memory] if memory else []
     if report.tree:
@@ -243,6 +253,12 @@ def markdown(report: Report) -> str:
         lines += ["", "## Over seeds and folds", ""]
         grouped = [summary_cells(summary) for summary in report.summaries]
         lines += _markdown_table(SUMMARY_HEAD, grouped, SUMMARY_NUMERIC, every)
+    if report.chips:
+        lines += ["", "## On a chip", ""]
+        on_chips = [chip.cells(record) for record in report.chips]
+        lines += _markdown_table(chip.HEAD, on_chips, chip.NUMERIC, list(range(len(chip.HEAD))))
+        told = [*chip.DEFINITIONS, *chip.sources(report.chips)]
+        lines += ["", *(f"{escape_markdown(sentence)}  " for sentence in told)]
     memory = memory_lines(report)
     if memory:
         lines += ["", "## Memory that the int8 files take on a chip", ""]

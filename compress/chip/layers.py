@@ -206,6 +206,11 @@ class _Reader:
         metadata = {entry.key: entry.value for entry in self._model.metadata_props}
         interface = Interface.from_metadata(metadata, self._path)
         assert interface is not None, METADATA_KEY
+        if interface.step is not None:
+            raise InputError(
+                f"{self._path}: its input is normalised by two lines (a mixture), which the C code "
+                "does not have; export a run with another normalisation"
+            )
         start = graph.inputs[0]
         self._maps[start] = Map(self._channels_last(start), *self._meaning(start))
         for node in graph.nodes:

@@ -1,0 +1,172 @@
+"""A finished C export, emulated: adds chip/TARGET.elf and chip/TARGET.json to its run folder.
+
+What was emulated before on the same code, windows and tools is not emulated again; estimates are
+always made anew, since they are arithmetic on what was counted.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from compress import cli, runs
+from compress.chip import elf, emulate, figures, toolchain
+from compress.chip.fixed_point import FIXED_POINT
+from compress.chip.layers import read_network
+from compress.chip.targets import TARGETS, Target, estimates
+from compress.config import DataOptions, ExportConfig
+from compress.data.splits import Split
+from compress.errors import InputError
+from compress.int8.reference import IntegerNetwork
+from compress.parents import recorded_data
+from compress.runs import Run, RunWriter
+from compress.summary import aligned
+
+
+def emulate_targets(run: Run, config: ExportConfig) -> list[str]:
+    """Run the C code of an export on ``config.target`` and record what was counted.
+
+    Gives the table to print. Raises InputError where outputs differ from the reference.
+    """
+    if not figures.is_c_export(run.manifest):
+        raise InputError(f"{run.folder}: holds no C code of a network; make it with --format c")
+    with RunWriter(run.folder, run.manifest).locked():
+        run = runs.open_run(run.folder)
+        run.check_unchanged()
+        windows, expected = _reference(run, config)
+        records = []
+        bar = cli.progress(len(config.target), "emulate", "target")
+        for name in dict.fromkeys(config.target):
+            records.append(_emulate(run, TARGETS[name], windows, expected, config))
+            bar.update()
+        bar.close()
+        emulated = [record["target"] for record in records]
+        made = [*map(figures.record_name, emulated), *map(figures.image_name, emulated)]
+        RunWriter(run.folder, run.manifest).finish([*run.manifest["artefacts"], *made])
+    return [table(records), *_words(records)]
+
+
+def _reference(run: Run, config: ExportConfig) -> tuple[np.ndarray, np.ndarray]:
+    """Test windows (N, mels, frames) int16 in 1/256 dB, evenly spread, and their codes by numpy."""
+    int8_file = Path(str((run.manifest.get("parent") or {}).get("folder"))) / runs.ONNX
+    if not int8_file.is_file() or runs.sha256_file(int8_file) != run.manifest["settings"]["parent"]:
+        raise InputError(
+            f"{int8_file}: is not the int8 file any more that {run.folder} was made of, so there "
+            "is nothing to compare with; quantise and export again"
+        )
+    options = DataOptions(data=config.data, cache=config.cache, workers=config.workers)
+    data = recorded_data(run, options)
+    test = Split.from_json(runs.read_json(run.file(runs.SPLIT))).test
+    count = min(config.windows, len(test))
+    chosen = test[np.linspace(0, len(test) - 1, count).round().astype(int)]
+    network = read_network(int8_file)
+    reference = IntegerNetwork(int8_file, FIXED_POINT, network.model)
+    reference(data.decibels(chosen)[:, None])
+    codes = reference.codes[network.output].values.reshape(count, -1)
+    return data.codes[chosen], codes.astype(np.int8)
+
+
+def _emulate(
+    run: Run, target: Target, windows: np.ndarray, expected: np.ndarray, config: ExportConfig
+) -> dict[str, Any]:
+    """The record of one target, written; what was counted is taken over where nothing changed."""
+    name = target.core.name
+    basis = {
+        "target": name,
+        "windows": len(windows),
+        "windows_hash": hashlib.sha256(windows.astype("<i2").tobytes()).hexdigest(),
+        "sources": {source: runs.sha256_file(run.folder / source) for source in figures.SOURCES},
+        "firmware": _firmware_hash(),
+        "tools": toolchain.versions(),
+        "machine": target.machine,
+        "flags": [*target.flags, *toolchain.OPTIMISATION],
+    }
+    record = _recorded(run, name)
+    if {key: record.get(key) for key in basis} != basis:
+        seen = emulate.run(target, run.folder, windows)
+        emulate.compare(target, seen, expected)
+        image_file = run.folder / figures.image_name(name)
+        with runs.atomic_path(image_file) as linked:
+            emulate.link_minimal(target, run.folder, linked, seen.stack_bytes)
+        record = basis | {
+            "windows_equal": len(windows),
+            "image_sha256": runs.sha256_file(image_file),
+            **emulate.figures(seen, elf.read(image_file)),
+        }
+    record["estimates"] = [
+        estimates(
+            core,
+            record["macs"],
+            record["instructions"],
+            record["vector_instructions"],
+            separable=_is_separable(run),
+            clock_mhz=config.clock_mhz,
+            microwatts_per_mhz=config.microwatts_per_mhz,
+        )
+        for core in (target.core, *target.like)
+    ]
+    runs.write_json(run.folder / figures.record_name(name), record)
+    return record
+
+
+def _recorded(run: Run, target: str) -> dict[str, Any]:
+    """What was recorded before, where its files are still those; else nothing."""
+    try:
+        figures.read(run.folder, run.manifest, target)
+        return runs.read_json(run.folder / figures.record_name(target))
+    except InputError:
+        return {}
+
+
+def _firmware_hash() -> str:
+    """Of everything that is compiled beside the network."""
+    files = sorted(path for path in toolchain.FIRMWARE.iterdir() if path.is_file())
+    return runs.digest([(path.name, runs.sha256_file(path)) for path in files])
+
+
+def _is_separable(run: Run) -> bool:
+    """Whether depthwise convolutions decide the rate, as in the networks of MLPerf Tiny."""
+    return "scene_depthwise" in (run.folder / "model.c").read_text(encoding="utf-8")
+
+
+_HEAD = ("target", "instructions", "per MAC", "flash", "weights", "code", "RAM", "arena", "stack",
+         "windows equal")  # fmt: skip
+
+
+def table(records: Sequence[dict[str, Any]]) -> str:
+    """What was measured, one line per target; sizes in bytes."""
+    rows = [
+        (
+            record["target"],
+            f"{record['instructions']:,}",
+            f"{record['instructions_per_mac']:.2f}",
+            *(
+                f"{record[key]:,}"
+                for key in ("flash_bytes", "weights_bytes", "code_bytes", "ram_bytes",
+                            "arena_bytes", "stack_bytes")  # fmt: skip
+            ),
+            f"{record['windows_equal']} of {record['windows']}",
+        )
+        for record in records
+    ]
+    return aligned([_HEAD, *rows], right=tuple(range(1, len(_HEAD))))
+
+
+def _words(records: Sequence[dict[str, Any]]) -> list[str]:
+    lines = ["Estimates, not measured (an emulator knows no cycles):"]
+    for record in records:
+        for guess in record["estimates"]:
+            energy = (
+                "energy not known"
+                if guess["microjoules"] is None
+                else f"{guess['microjoules']:,.0f} uJ"
+            )
+            lines.append(
+                f"  {guess['core']}: {guess['milliseconds']:.1f} ms at {guess['clock_mhz']:g} MHz, "
+                f"{energy} a window ({guess['cycles_source']}; {guess['part']})"
+            )
+    return lines

@@ -1,0 +1,169 @@
+"""What networks take on a chip: one record per export and emulated processor.
+
+``chip.json`` is a list of :class:`ChipRecord`, each an object with exactly these keys. Instructions
+and bytes are measured; what stands under ``estimates`` is not, and every table says so.
+"""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import io
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+MISSING = "–"
+HEAD = (
+    "network",
+    "data",
+    "processor",
+    "instructions",
+    "per MAC",
+    "flash",
+    "RAM",
+    "accuracy",
+    "windows equal",
+    "est. cycles",
+    "est. time",
+    "est. energy",
+    "within budget",
+)
+NUMERIC = frozenset({3, 4, 5, 6, 7, 8, 9, 10, 11})
+LAYER_HEAD = ("layer", "MACs", "instructions", "per MAC", "share")
+LAYER_NUMERIC = frozenset({1, 2, 3, 4})
+DEFINITIONS = (
+    "Instructions: executed by scene_classify for one window, counted in QEMU; the most of the "
+    "windows that were run. Per MAC: over the multiply-accumulates of the layers.",
+    "Flash: the linked image with start-up code, weights and constants of the network, code. RAM: "
+    "arena and other variables, and the stack as measured; no interrupts, no window of sound.",
+    "Windows equal: test windows whose output codes in the emulator are those of the numpy "
+    "reference, bit for bit. Accuracy: of the C code on the test split.",
+    "Estimated cycles, time and energy are NOT measured: an emulator knows no cycles.",
+)
+
+
+@dataclass(frozen=True)
+class ChipRecord:
+    """One export on one processor. Sizes in bytes, instructions for one window."""
+
+    name: str  # the network
+    target: str
+    data: str | None = None
+    run: str = ""  # run folder of the export
+    instructions: int | None = None  # the most of the windows
+    instructions_least: int | None = None
+    vector_instructions: int | None = None  # MVE, among them
+    macs: int | None = None
+    instructions_per_mac: float | None = None
+    flash_bytes: int | None = None
+    weights_bytes: int | None = None  # constants of the network, in flash
+    code_bytes: int | None = None  # code of the network, in flash
+    startup_bytes: int | None = None  # vectors and start-up code, in flash
+    ram_bytes: int | None = None
+    arena_bytes: int | None = None  # variables of the network, in RAM
+    stack_bytes: int | None = None  # measured, in RAM
+    windows: int | None = None  # emulated
+    windows_equal: int | None = None  # of them, those with the codes of the reference
+    accuracy: float | None = None  # of the C code on the test split, 0..1
+    within_budget: bool | None = None  # None: no limit concerns it
+    image_sha256: str | None = None
+    layers: Sequence[Mapping[str, Any]] = ()  # name, macs, instructions, vector_instructions
+    estimates: Sequence[Mapping[str, Any]] = ()  # NOT measured: cycles, milliseconds, microjoules
+    over: Mapping[str, float] = field(default_factory=dict)  # figure -> excess over its limit
+
+
+def to_json(records: Iterable[ChipRecord]) -> str:
+    """The text of chip.json."""
+    listed = [dataclasses.asdict(record) for record in records]
+    return json.dumps(listed, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def comma_separated(records: Iterable[ChipRecord], escape: Any) -> str:
+    """chip.csv: figures of the processor as columns; estimates are named as such."""
+    keys = [
+        spec.name
+        for spec in dataclasses.fields(ChipRecord)
+        if spec.name not in ("layers", "estimates", "over")
+    ]
+    estimated = ("cycles", "clock_mhz", "milliseconds", "microjoules", "cycles_source", "part")
+    out = io.StringIO()
+    writer = csv.writer(out)
+    writer.writerow([*keys, *(f"estimated_{key}" for key in estimated)])
+    for record in records:
+        guess = record.estimates[0] if record.estimates else {}
+        values = [getattr(record, key) for key in keys] + [guess.get(key) for key in estimated]
+        writer.writerow([escape(value) for value in values])
+    return out.getvalue()
+
+
+def cells(record: ChipRecord) -> tuple[str, ...]:
+    """The row of a record under HEAD."""
+    guess = record.estimates[0] if record.estimates else {}
+    over = ", ".join(
+        f"{100 * amount:.1f} points under the least accuracy"
+        if figure == "chip_accuracy"
+        else f"{figure.replace('_', ' ')} {amount:,} over"
+        for figure, amount in record.over.items()
+    )
+    return (
+        record.name,
+        record.data or MISSING,
+        record.target,
+        _count(record.instructions),
+        _number(record.instructions_per_mac, ".2f"),
+        _kib(record.flash_bytes),
+        _kib(record.ram_bytes),
+        MISSING if record.accuracy is None else f"{100 * record.accuracy:.1f} %",
+        MISSING if record.windows is None else f"{record.windows_equal} of {record.windows}",
+        _count(guess.get("cycles")),
+        f"{guess['milliseconds']:.3g} ms at {guess['clock_mhz']:g} MHz" if guess else MISSING,
+        _number(guess.get("microjoules"), ",.0f", " µJ"),
+        MISSING if record.within_budget is None else "yes" if record.within_budget
+        else f"no: {over}",
+    )  # fmt: skip
+
+
+def sources(records: Iterable[ChipRecord]) -> list[str]:
+    """What the estimates are made from, one sentence per core, other cores included."""
+    found: dict[str, None] = {}
+    for record in records:
+        for guess in record.estimates:
+            power = guess["microwatts_per_mhz"]
+            found[
+                f"Estimate for {guess['core']}: {record.name} {guess['milliseconds']:.3g} ms; "
+                f"cycles from {guess['cycles_source']}; {guess['clock_mhz']:g} MHz"
+                + (f", {power:g} µW/MHz" if power else "")
+                + f" ({guess['part']})."
+            ] = None
+    return list(found)
+
+
+def layer_rows(record: ChipRecord) -> list[tuple[str, str, str, str, str]]:
+    """(layer, MACs, instructions, per MAC, share) of one record."""
+    whole = sum(layer["instructions"] for layer in record.layers) or 1
+    return [
+        (
+            str(layer["name"]),
+            _count(layer["macs"]),
+            _count(layer["instructions"]),
+            f"{layer['instructions'] / layer['macs']:.2f}" if layer["macs"] else MISSING,
+            f"{100 * layer['instructions'] / whole:.1f} %",
+        )
+        for layer in record.layers
+    ]
+
+
+
+
+def _count(value: int | None) -> str:
+    return MISSING if value is None else f"{value:,}"
+
+
+def _number(value: float | None, form: str, unit: str = "") -> str:
+    return MISSING if value is None else format(value, form) + unit
+
+
+def _kib(value: int | None) -> str:
+    return MISSING if value is None else f"{value / 1024:.1f} KiB"
