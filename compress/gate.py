@@ -47,8 +47,8 @@ def run(config: GateConfig) -> int:
         found = [
             *judge_students(limits, base),
             *(
-                Verdict(str(path), path, skipped="a teacher; teachers are not shipped")
-                if is_of_teacher(path, config.runs)
+                Verdict(str(path), path, skipped=reason)
+                if (reason := why_not_shipped(path, config.runs))
                 else judge_file(path, limits, base)
                 for path in models_below(config.runs)
             ),
@@ -118,19 +118,24 @@ def models_below(folder: Path) -> list[Path]:
     )
 
 
-def is_of_teacher(path: Path, runs: Path) -> bool:
-    """True where the run folder around a file says that it was made by the stage ``teach``."""
+def why_not_shipped(path: Path, runs: Path) -> str:
+    """Why the run folder around a file is for no chip, by its manifest; '' where it may be."""
     for folder in path.parents:
         manifest = folder / "manifest.json"
         if manifest.is_file():
             try:
                 content = json.loads(manifest.read_text(encoding="utf-8"))
             except (OSError, ValueError, RecursionError):
-                return False  # what cannot be told apart is gated
-            return isinstance(content, dict) and content.get("stage") == "teach"
+                return ""  # what cannot be told apart is gated
+            made = content if isinstance(content, dict) else {}
+            if made.get("stage") == "teach":
+                return "a teacher; teachers are not shipped"
+            if (made.get("stage"), made.get("format")) == ("export", "onnx"):
+                return "takes sound, for runtimes with memory to spare; its network is gated"
+            return ""
         if folder == runs:
             break
-    return False
+    return ""
 
 
 def judge_file(

@@ -16,9 +16,10 @@ from compress.data.sets import SpectrogramSet, decode_db, encode_db, find_set
 from compress.data.splits import Split
 from compress.data.waves import scene_seed, window_waveforms
 from compress.errors import InputError
+from compress.exported_runs import export_writer
 from compress.frontend import FLOOR_DB, FrontEnd, log_mel
 from compress.runs import ONNX, Run, RunWriter, atomic_path
-from compress.session import DECISIONS, data_name
+from compress.session import DECISIONS
 from compress.wave_graph import WAVEFORM, with_decibels, with_front_end
 
 COMPARED_ABOVE_DB = FLOOR_DB + 10.0
@@ -45,35 +46,9 @@ def export_onnx(parent: Run, config: ExportConfig) -> tuple[Run, list[str]]:
         )
     split = Split.from_json(runs.read_json(parent.file(runs.SPLIT)))
     spec = _sound(parent, data, config)
-    settings = {
-        "stage": "export",
-        "format": "onnx",
-        "from_wave": True,
-        "parent": runs.sha256_file(parent.file(ONNX)),
-        "data": data.content_hash,
-        "split": split.digest(),
-        "frontend": frontend.to_dict(),
-    }
-    key = runs.digest(settings)
     kind = "int8-wave" if parent.manifest["stage"] == "quantize" else "wave"
-    seed = int(parent.manifest.get("seed") or 0)
-    parts = [runs.slug(parent.name), kind, data_name(data, split), f"s{seed}", key[:6]]
-    manifest = {
-        "name": parent.name,
-        "stage": "export",
-        "format": "onnx",
-        "model": parent.name,
-        "key": key,
-        "settings": settings,
-        "seed": seed,
-        "fold": split.fold,
-        "device": "cpu",
-        "processes": 1,
-        "data": data.describe(),
-        "parent": parent.reference() | {"sha256": settings["parent"]},
-        "teachers": [],
-    }
-    writer = RunWriter(config.out or config.runs / "-".join(parts), manifest)
+    settings = {"from_wave": True, "frontend": frontend.to_dict()}
+    writer = export_writer(parent, "onnx", data, split, settings, config, kind)
     with writer.locked():
         if writer.begin(config.force):
             cli.say(f"onnx      {parent.name}: finished before, {writer.folder}")

@@ -13,7 +13,9 @@ from torch import nn
 
 from compress import checkpoint, evaluate, onnx_export, runs
 from compress.data.sets import SpectrogramSet, encode_db
+from compress.errors import InputError
 from compress.int8 import static
+from compress.int8.coded import signed_codes
 from compress.int8.interface import Interface
 from compress.int8.prepare import prepare
 from compress.material import Material, Normalisation, measure_normalisation
@@ -145,6 +147,9 @@ def test_the_same_in_the_float_file_and_in_int8_with_and_without_coded_ends(tmp_
     static.save(static.with_coded_ends(model, prepared), tmp_path / "coded.onnx")
     coded = evaluate.onnx_predictor(tmp_path / "coded.onnx")(windows)
     assert np.abs(coded - int8).max() < 0.02
+    for file in ("int8.onnx", "coded.onnx"):  # no chip format has the step to silence
+        with pytest.raises(InputError, match="--normalise band"):
+            signed_codes(tmp_path / file)
 
 
 def test_codes_below_the_knee_by_hand():

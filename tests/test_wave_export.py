@@ -267,16 +267,19 @@ def test_refusals_are_one_line(sound_run, finished_run, tmp_path: Path, capsys) 
         assert not (tmp_path / "wave" / "metrics.json").exists()
 
 
-def test_gate_and_report_take_the_export(sound_run, tmp_path: Path) -> None:
+def test_gate_and_report_take_the_export(sound_run, tmp_path: Path, capsys) -> None:
     from compress import gate, report
     from compress.config import GateConfig, ReportConfig
 
     data, parent = sound_run
     out = tmp_path / "runs" / "wave"
     assert exported("--run", parent, "--from-wave", "--data", data, "--out", out) == 0
-    assert cli.main(GateConfig, gate.run, "", [str(out)]) == 0
+    assert cli.main(GateConfig, gate.run, "", ["--runs", str(tmp_path / "runs")]) == 0
+    assert "wave/model.onnx: not gated (takes sound" in capsys.readouterr().out
+    assert cli.main(GateConfig, gate.run, "", [str(out)]) == 1  # asked for by name, it is counted
+    assert "front_end/spectrum" in capsys.readouterr().out
     assert cli.main(ReportConfig, report.run, "", ["--runs", str(tmp_path / "runs")]) == 0
     (entry,) = json.loads((tmp_path / "runs" / "report" / "report.json").read_text())
-    assert entry["stage"] == "export"
+    assert entry["stage"] == "export onnx"
     assert entry["accuracy"] == runs.open_run(out).metrics()["splits"]["test"]["accuracy"]
     assert DECIBELS not in [o.name for o in onnx.load(out / "model.onnx").graph.output]

@@ -26,10 +26,11 @@ from compress.config import DataOptions, ExportConfig
 from compress.data.sets import SpectrogramSet
 from compress.data.splits import Split
 from compress.errors import InputError
+from compress.exported_runs import export_writer, refuse_export
 from compress.int8.reference import IntegerNetwork
 from compress.parents import recorded_data
 from compress.runs import Run, RunWriter
-from compress.session import DECISIONS, data_name
+from compress.session import DECISIONS
 from compress.summary import describe_difference
 
 README = "README.md"
@@ -63,35 +64,9 @@ def c_run(parent: Run, config: ExportConfig) -> tuple[Run, list[str]]:
     if data.frontend is not None:
         texts |= frontend_c.frontend_texts(data.frontend)
         texts |= frontend_c.scene_texts(data.frontend, network.interface.output_scale)
-    settings = {
-        "stage": "export",
-        "format": "c",
-        "parent": runs.sha256_file(source),
-        "data": data.content_hash,
-        "split": split.digest(),
-        "sources": runs.digest(texts),  # another version of the kernels is another export
-    }
-    key = runs.digest(settings)
-    seed = int(parent.manifest.get("seed") or 0)
-    parts = [runs.slug(parent.name), "c", data_name(data, split), f"s{seed}", key[:6]]
-    manifest = {
-        "name": parent.name,
-        "stage": "export",
-        "format": "c",
-        "model": parent.manifest["model"],
-        "key": key,
-        "settings": settings,
-        "seed": seed,
-        "fold": split.fold,
-        "device": "cpu",
-        "processes": 1,
-        "data": data.describe(),
-        "parent": parent.reference(),
-        "teachers": [],
-    }
-    folder = config.out or config.runs / "-".join(parts)
-    _refuse_foreign(folder, config.force)
-    writer = RunWriter(folder, manifest)
+    # Another version of the kernels is another export.
+    settings = {"sources": runs.digest(texts)}
+    writer = export_writer(parent, "c", data, split, settings, config)
     with writer.locked():
         if writer.begin(config.force):
             cli.say(f"c         {parent.name}: finished before, {writer.folder}")
@@ -102,11 +77,8 @@ def c_run(parent: Run, config: ExportConfig) -> tuple[Run, list[str]]:
 
 
 def _check_stage(parent: Run) -> None:
-    stage = parent.manifest["stage"]
-    if stage == "export":
-        of = (parent.manifest.get("parent") or {}).get("folder")
-        raise InputError(f"{parent.folder}: is an export already; it was made of {of}")
-    if stage != "quantize":
+    refuse_export(parent)
+    if parent.manifest["stage"] != "quantize":
         raise InputError(
             f"{parent.folder}: holds a float network, and C is made of an int8 file; make one with "
             f"python -m compress.quantize --run {parent.folder} --activations int8"
@@ -136,20 +108,6 @@ def _peak_layer(network: Network) -> str:
     born = {b.name for b in network.buffers if b.born == peak}
     names = [layer.name for layer in network.layers if network.home[layer.output] in born]
     return f"layer {names[0]!r}" if names else "the input"
-
-
-def _refuse_foreign(folder: Path, force: bool) -> None:
-    """A path that holds something which no export wrote is left alone without --force."""
-    if folder.exists() and not folder.is_dir():
-        raise InputError(f"{folder}: is a file; give another folder with --out")
-    if force or not folder.is_dir() or (folder / runs.MANIFEST).is_file():
-        return
-    others = sorted(path.name for path in folder.iterdir() if path.name != ".lock")
-    if others:
-        raise InputError(
-            f"{folder}: holds {others[0]!r} and is no run folder; choose another with --out, or "
-            "write over it with --force"
-        )
 
 
 def _make(

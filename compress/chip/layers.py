@@ -31,6 +31,7 @@ from compress.chip.fixed_point import (
 )
 from compress.errors import InputError
 from compress.int8 import static
+from compress.int8.coded import signed_codes
 from compress.int8.graph import QUANTISING, EditableGraph, attributes
 from compress.int8.interface import METADATA_KEY, Interface
 from compress.int8.prepare import ends_of
@@ -161,16 +162,11 @@ def read_network(path: Path) -> Network:
 
 
 def _for_device(model: Any, path: Path) -> Any:
-    """The same integers with int8 activations and coded ends."""
+    """The same integers with int8 activations and coded ends; refuses layers in float by name."""
     metadata = {entry.key: entry.value for entry in model.metadata_props}
-    interface = Interface.from_metadata(metadata, path)
-    if interface is None:
-        ends = ends_of(model, path)
-        _refuse_float(model, path, ends.normalising)
-        model = static.with_coded_ends(model, ends)
-    else:
-        _refuse_float(model, path, ())
-    return static.with_signed_activations(model)
+    coded = Interface.from_metadata(metadata, path) is not None
+    _refuse_float(model, path, () if coded else ends_of(model, path).normalising)
+    return signed_codes(path)[0]
 
 
 def _refuse_float(model: Any, path: Path, normalising: tuple[str, ...]) -> None:

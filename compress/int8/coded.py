@@ -21,7 +21,8 @@ from compress.int8.prepare import ends_of
 def signed_codes(path: Path) -> tuple[Any, Interface]:
     """(model, what its codes stand for) of an int8 QDQ file.
 
-    Raises InputError for a float file, and where the first or the last layer is in float.
+    Raises InputError for a float file, where the first or the last layer is in float, and where
+    silence has a code of its own.
     """
     import onnx
 
@@ -43,6 +44,11 @@ def signed_codes(path: Path) -> tuple[Any, Interface]:
             raise InputError(f"{path}: {reason}; quantise it without --keep-float there") from None
         interface = _interface(model, path)
     assert interface is not None
+    if interface.step is not None:
+        raise InputError(
+            f"{path}: its input treats silence apart (--normalise mixture), which no chip format "
+            "here can encode; train with --normalise band to export it"
+        )
     return model, interface
 
 

@@ -23,11 +23,12 @@ from compress.config import DataOptions, ExportConfig
 from compress.data.sets import SpectrogramSet
 from compress.data.splits import Split
 from compress.errors import InputError
+from compress.exported_runs import export_writer, refuse_export
 from compress.int8.coded import signed_codes
 from compress.int8.interface import METADATA_KEY, Interface
 from compress.parents import recorded_data
 from compress.runs import Run, RunWriter
-from compress.session import DECISIONS, data_name
+from compress.session import DECISIONS
 from compress.summary import aligned, describe_difference
 from compress.tflite import vela
 from compress.tflite.convert import convert
@@ -61,33 +62,10 @@ def tflite_run(parent: Run, config: ExportConfig) -> tuple[Run, list[str]]:
         {METADATA_KEY: interface.to_json(), CLASSES_KEY: json.dumps(list(parent.class_names))},
     )
     settings = {
-        "stage": "export",
-        "format": "tflite",
-        "parent": runs.sha256_file(source),
-        "data": data.content_hash,
-        "split": split.digest(),
         "vela": list(config.vela),
         "vela_optimise": config.vela_optimise if config.vela else None,
     }
-    key = runs.digest(settings)
-    seed = int(parent.manifest.get("seed") or 0)
-    parts = [runs.slug(parent.name), "tflite", data_name(data, split), f"s{seed}", key[:6]]
-    manifest = {
-        "name": parent.name,
-        "stage": "export",
-        "format": "tflite",
-        "model": parent.manifest["model"],
-        "key": key,
-        "settings": settings,
-        "seed": seed,
-        "fold": split.fold,
-        "device": "cpu",
-        "processes": 1,
-        "data": data.describe(),
-        "parent": parent.reference(),
-        "teachers": [],
-    }
-    writer = RunWriter(config.out or config.runs / "-".join(parts), manifest)
+    writer = export_writer(parent, "tflite", data, split, settings, config)
     with writer.locked():
         if writer.begin(config.force):
             cli.say(f"tflite    {parent.name}: finished before, {writer.folder}")
@@ -99,11 +77,8 @@ def tflite_run(parent: Run, config: ExportConfig) -> tuple[Run, list[str]]:
 
 def _check(parent: Run, config: ExportConfig) -> None:
     """What can be refused before anything is read or made."""
-    stage = parent.manifest["stage"]
-    if stage == "export":
-        of = (parent.manifest.get("parent") or {}).get("folder")
-        raise InputError(f"{parent.folder}: is an export already; it was made of {of}")
-    if stage != "quantize":
+    refuse_export(parent)
+    if parent.manifest["stage"] != "quantize":
         raise InputError(
             f"{parent.folder}: holds a float network; make an int8 run of it first: "
             f"python -m compress.quantize --run {parent.folder}"

@@ -34,6 +34,8 @@ def _draw_beeps(dice: Dice, canvas: Canvas) -> Source:
         (
             ("reversing beeper", 900.0, 1600.0, (0.3, 0.6), (0.3, 0.6), (1, 1)),
             ("smoke detector", 2800.0, 3500.0, (0.1, 0.5), (0.05, 0.5), (1, 3)),
+            ("smoke detector", 2800.0, 3500.0, (0.1, 0.5), (0.05, 0.5), (1, 3)),
+            ("alarm clock", 1800.0, 3200.0, (0.04, 0.12), (0.04, 0.12), (2, 5)),
             ("alarm clock", 1800.0, 3200.0, (0.04, 0.12), (0.04, 0.12), (2, 5)),
             ("car alarm", 1200.0, 3000.0, (0.05, 0.3), (0.03, 0.2), (1, 4)),
         )
@@ -173,9 +175,9 @@ def draw_alarm(dice: Dice, canvas: Canvas) -> Source:
     """A beeper, siren, bell or telephone."""
     make = dice.weighted(
         (
-            (0.5, _draw_beeps),
-            (0.36, _draw_siren),
-            (0.1, _draw_bell),
+            (0.52, _draw_beeps),
+            (0.38, _draw_siren),
+            (0.06, _draw_bell),
             (0.04, _draw_ringtone),
         )
     )

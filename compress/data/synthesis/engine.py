@@ -17,19 +17,12 @@ from compress.data.synthesis.signal import (
     harmonic_table,
     noise_bins,
     read_table,
+    resonances,
     sine_table,
     tilt_gain,
     to_audio,
     white,
 )
-
-
-def _resonances(dice: Dice, canvas: Canvas, tilt: float) -> np.ndarray:
-    """Gain of exhaust, body and casing at the noise bins: bumps on a slope (dB per octave)."""
-    knots = []
-    for centre in (30.0, 60.0, 110.0, 200.0, 360.0, 650.0, 1200.0, 2200.0, 4000.0, 8000.0):
-        knots.append((centre, tilt * np.log2(centre / 200.0) + dice.between(-7.0, 7.0)))
-    return tilt_gain(canvas, noise_bins(canvas), knots)
 
 
 def _firing_table(dice: Dice, cylinders: int, sharpness: float, unevenness: float) -> np.ndarray:
@@ -85,6 +78,7 @@ _KINDS = (
     (0.09, ("lawn mower", (1, 1), 35.0, 60.0, (4.0, 12.0), 0.2, (-4, 0), 0.6, 0.5)),
     (0.08, ("chain saw", (1, 2), 80.0, 190.0, (3.0, 8.0), 0.3, (-3, 1), 0.6, 0.2)),
     (0.07, ("motor boat", (2, 4, 6), 12.0, 70.0, (1.0, 3.0), 0.25, (-7, -3), 0.8, 0.2)),
+    (0.05, ("one-cylinder diesel", (1, 1, 2), 7.0, 24.0, (3.0, 10.0), 0.2, (-6, -2), 0.8, 0.6)),
     (0.06, ("generator", (1, 2, 4), 22.0, 30.0, (2.0, 7.0), 0.15, (-6, -2), 0.5, 0.5)),
 )
 
@@ -96,7 +90,7 @@ def _draw_piston(dice: Dice, canvas: Canvas) -> Source:
     # The noise of combustion and of the valves follows the cycle as well.
     noise_table = np.square(_firing_table(dice, cylinders, 6.0, uneven))
     noise_table = np.minimum(noise_table / float(noise_table.mean()), 6.0)
-    body = _resonances(dice, canvas, dice.between(*tilts))
+    body = resonances(dice, canvas, dice.between(*tilts))
     ways = (
         (0.3, "idle"),
         (0.28, "steady"),
@@ -165,7 +159,7 @@ def _draw_rotor(dice: Dice, canvas: Canvas) -> Source:
     cycle = np.linspace(0, 1, len(table), endpoint=False)
     swish = np.exp(-(((cycle - 0.5) / (blade_width * dice.between(0.3, 0.8))) ** 2))
     swish = (swish / swish.mean()).astype(np.float32)
-    body = _resonances(dice, canvas, dice.between(*tilt))
+    body = resonances(dice, canvas, dice.between(*tilt))
     rush = dice.log_between(0.3, 1.8)
     whine = dice.between(1200.0, 4500.0) if helicopter and dice.chance(0.5) else 0.0
     whine_level = dice.log_between(0.01, 0.1)
@@ -238,7 +232,7 @@ def _draw_electric(dice: Dice, canvas: Canvas) -> Source:
     carrier = dice.between(800.0, 4000.0) if dice.chance(0.4) else 0.0
     carrier_level = dice.log_between(0.03, 0.3)
     rush = dice.log_between(0.1, 1.0)
-    body = _resonances(dice, canvas, dice.between(-5, -1))
+    body = resonances(dice, canvas, dice.between(-5, -1))
 
     def render(clip: Dice) -> np.ndarray:
         points = control_times(canvas)

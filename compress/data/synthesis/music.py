@@ -434,13 +434,13 @@ def draw_music(dice: Dice, canvas: Canvas) -> Source:
 
     setting = dice.weighted(
         (
-            (0.18, "solo"),
+            (0.15, "solo"),
             (0.24, "duo"),
             (0.16, "trio"),
-            (0.20, "band"),
-            (0.08, "song"),
-            (0.06, "drums"),
-            (0.08, "pads"),
+            (0.24, "band"),
+            (0.07, "song"),
+            (0.04, "drums"),
+            (0.10, "pads"),
         )
     )
     lead = chords = bass = None

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import numpy as np
 import scipy.fft
 
+from compress.data.synthesis.lookalikes import draw_lookalike
 from compress.data.synthesis.signal import (
     Canvas,
     Dice,
@@ -32,6 +33,9 @@ from compress.data.synthesis.signal import (
     to_audio,
     white,
 )
+
+# Calibrated with the constants of compress.data.scenes: how far small and large networks differ.
+LOOKALIKE_SHARE = 0.5
 
 Maker = Callable[[Dice, Canvas], Source]
 
@@ -650,7 +654,9 @@ def draw_ambience(dice: Dice, canvas: Canvas) -> Source:
 
 
 def draw_other(dice: Dice, canvas: Canvas) -> Source:
-    """A steady noise or a train of events, sometimes two at once."""
+    """A lookalike, a steady noise or a train of events, the latter two sometimes at once."""
+    if dice.chance(LOOKALIKE_SHARE):
+        return draw_lookalike(dice, canvas)
     families = ((0.42, _STEADY), (0.58, _EVENTS))
     first = dice.weighted(dice.weighted(families))(dice, canvas)
     if not dice.chance(0.3):

@@ -291,6 +291,14 @@ def tilt_gain(canvas: Canvas, bins: int, knots: Sequence[tuple[float, float]]) -
     return np.exp(curve.astype(np.float32) * np.float32(math.log(10) / 20))
 
 
+def resonances(dice: Dice, canvas: Canvas, tilt: float) -> np.ndarray:
+    """Gain of a body or casing at the noise bins: bumps on a slope of ``tilt`` dB per octave."""
+    knots = []
+    for centre in (30.0, 60.0, 110.0, 200.0, 360.0, 650.0, 1200.0, 2200.0, 4000.0, 8000.0):
+        knots.append((centre, tilt * np.log2(centre / 200.0) + dice.between(-7.0, 7.0)))
+    return tilt_gain(canvas, noise_bins(canvas), knots)
+
+
 def coloured(dice: Dice, canvas: Canvas, gain: np.ndarray) -> np.ndarray:
     """Steady noise, (samples,), whose spectrum is ``gain`` at the bins of ``canvas.fft_size``."""
     spectrum = _noise_spectrum(dice, len(gain)) * gain

@@ -225,6 +225,40 @@ def speak(
             tilt=speaker.tilt + dice.between(-0.2, 0.2),
         )
     knots = _held_notes(dice, speaker, notes) if notes else _knots(dice, speaker, canvas.seconds)
+    return _uttered(dice, canvas, speaker, knots, vibrato=bool(notes))
+
+
+def call(
+    dice: Dice,
+    canvas: Canvas,
+    speaker: Speaker,
+    calls: list[tuple[float, float]],
+    bend: float,
+    opening: float,
+) -> np.ndarray:
+    """The speaker's vowels in turn at each (start, end), silence between, (samples,) float32.
+
+    bend: octaves that the pitch rises in a call; opening: factor on the first formant in it.
+    """
+    centre, width = _FRICATIVES[0]
+    breath = speaker.breath
+    rows = []
+    for number, (start, end) in enumerate(calls):
+        vowel = speaker.vowels[number % len(speaker.vowels)]
+        first, second, third = _VOWELS[vowel] * speaker.tract
+        edge = 0.15 * (end - start)
+        head, tail = (0, centre, width, first), (0, centre, width, first * opening)
+        rows.append((start, 0, 0, *head, second, third, -0.5 * bend))
+        rows.append((start + edge, 1, breath, *head, second, third, -0.3 * bend))
+        rows.append((end - edge, 0.8, breath, *tail, second, third, 0.3 * bend))
+        rows.append((end, 0, 0, *tail, second, third, 0.5 * bend))
+    return _uttered(dice, canvas, speaker, np.array(rows), vibrato=False)
+
+
+def _uttered(
+    dice: Dice, canvas: Canvas, speaker: Speaker, knots: np.ndarray, vibrato: bool
+) -> np.ndarray:
+    """The sound of a course of speech as :func:`_knots` gives it."""
     times, points = frame_times(canvas), control_times(canvas)
     tracks = [np.interp(times, knots[:, 0], column) for column in knots.T[1:9]]
     voicing, breath, noise, centre, width = (track.astype(np.float32) for track in tracks[:5])
@@ -248,7 +282,7 @@ def speak(
     if not speaker.whisper:
         octaves = np.interp(points, knots[:, 0], knots[:, 9])
         wobble = speaker.jitter * drift(dice, points, 60.0)
-        if notes:
+        if vibrato:
             wobble = wobble + 0.012 * np.sin(2 * np.pi * (5.5 * points + dice.unit()))
         pitch = speaker.pitch_hz * np.exp2(octaves) * (1.0 + wobble)
         highest = int(0.97 * canvas.nyquist / float(pitch.max()))
