@@ -38,7 +38,7 @@ def save(
     folder: Path, family: str, name: str, model: nn.Module, normalisation: Normalisation
 ) -> None:
     """Write model.json and weights.safetensors."""
-    from safetensors.torch import save_file
+    from safetensors.torch import save as to_bytes
 
     described = {"family": family, "name": name, "arguments": dict(model.arguments)}
     write_json(folder / MODEL, described | {"normalise": normalisation.kind})
@@ -51,7 +51,7 @@ def save(
     if normalisation.silence is not None:
         tensors[_SILENCE] = torch.from_numpy(normalisation.silence.copy())
     with atomic_path(folder / WEIGHTS) as path:
-        save_file(tensors, path)
+        path.write_bytes(to_bytes(tensors))
 
 
 def load(run: Run) -> tuple[nn.Module, Normalisation]:
@@ -61,8 +61,11 @@ def load(run: Run) -> tuple[nn.Module, Normalisation]:
         family, name, arguments = (described[key] for key in ("family", "name", "arguments"))
     except KeyError as error:
         raise InputError(f"{run.folder / MODEL}: has no {error}; the file is damaged") from None
-    model = build(family, name, arguments)
+    if not (isinstance(family, str) and isinstance(name, str) and isinstance(arguments, dict)):
+        raise InputError(f"{run.folder / MODEL}: is damaged; run the command that made it again")
     tensors = read_tensors(run.file(WEIGHTS))
+    _check_size(run, family, name, arguments, tensors)
+    model = build(family, name, arguments)
     try:
         mean, deviation = tensors.pop(_MEAN), tensors.pop(_DEVIATION)
     except KeyError as error:
@@ -76,6 +79,29 @@ def load(run: Run) -> tuple[nn.Module, Normalisation]:
     return model.eval(), Normalisation(
         np.asarray(mean), np.asarray(deviation), None if silence is None else np.asarray(silence)
     )
+
+
+def _check_size(
+    run: Run, family: str, name: str, arguments: dict[str, Any], tensors: dict[str, torch.Tensor]
+) -> None:
+    """Refuse arguments of a network larger than its weights, before its memory is taken."""
+    try:
+        with torch.device("meta"):
+            model = build(family, name, arguments)
+        wanted = sum(value.numel() for value in model.state_dict().values())
+    except InputError:
+        raise
+    except Exception as error:  # a builder may fail at any of its lines on what a file says
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise InputError(
+            f"{run.folder / MODEL}: no network can be built of it ({reason})"
+        ) from None
+    stored = sum(value.numel() for key, value in tensors.items() if key.startswith(_NETWORK))
+    if wanted != stored:
+        raise InputError(
+            f"{run.folder / WEIGHTS}: weights do not fit the network ({stored:,} numbers are "
+            f"stored, {run.folder / MODEL} describes {wanted:,})"
+        )
 
 
 def read_tensors(path: Path) -> dict[str, torch.Tensor]:

@@ -20,6 +20,15 @@ Config = TypeVar("Config")
 _DISK_ERRORS = {
     errno.ENOSPC: "the disk is full; free some space and run the same command again",
     errno.EDQUOT: "the disk quota is used up; free some space and run the same command again",
+    errno.EFBIG: "the file would be larger than this place allows; choose another with --out or "
+    "--cache",
+    errno.EIO: "the disk cannot be read or written; choose another with --out or --cache",
+    errno.ESTALE: "the folder was removed while the command ran; run the same command again",
+    errno.ENOENT: "was removed while the command ran; run the same command again",
+    errno.ENOTDIR: "lies below a file, not a folder; choose another place with --out or --cache",
+    errno.EISDIR: "is a folder, a file was to stand there; choose another place with --out",
+    errno.EEXIST: "is in the way; choose another place with --out or --cache",
+    errno.ENAMETOOLONG: "the name is too long; choose a shorter --out",
     errno.EROFS: "the file system is read-only; choose another place with --out or --cache",
     errno.EACCES: "permission denied; choose another place with --out or --cache",
 }

@@ -50,7 +50,7 @@ def run(config: EnsembleConfig) -> int:
         )
     )
     figures = result.metrics()
-    limit = budgets.load().params
+    limit = budgets.load().limits.get("params")
     if limit is not None and figures["params"] > limit:
         cli.say(
             f"Over the budget: {figures['params']:,} parameters, {limit:,} are allowed. It may "

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 import csv
+import io
 import math
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -259,8 +260,10 @@ def _save(
         "optimiser": optimiser.state_dict(),
         "plateau": plateau.state_dict(),
     }
+    content = io.BytesIO()
+    torch.save(state, content)  # straight to a full disk it would end in an error of its own kind
     with atomic_path(path) as temporary:
-        torch.save(state, temporary)
+        temporary.write_bytes(content.getbuffer())
 
 
 def _restore(

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-import math
 import shutil
 import sys
 import time
@@ -30,6 +29,8 @@ from reports.records import Entry, Origin, Record, Report, Summary
 
 _MOST_CURVE_BYTES = 16 * 2**20
 _HASHING_THREADS = 4
+_LONGEST_NAME = 255  # bytes that a name of a file may have
+_LARGEST_FIGURE = 1e18  # no count, byte or millisecond of a network is more
 
 
 def run(config: ReportConfig) -> int:
@@ -240,7 +241,7 @@ def _verified(run: runs.Run, metrics: dict[str, Any], record: Record) -> tuple[R
     if not isinstance(name, str) or Path(name).name != name or name in ("", ".", ".."):
         return measured, "metrics.json names no file of this run folder; measure the run again"
     path = run.folder / name
-    if not path.is_file():
+    if not _could_be_a_file(name) or not path.is_file():
         return measured, f"{name} is missing; its figures are left out"
     digest = artefacts.sha256_of(path)
     if digest == metrics.get("sha256"):
@@ -277,6 +278,13 @@ def _on_chip(record: Record, path: Path) -> Record:
         peak_layer=summary.known_as(summary.peak_layer) if summary.peak_layer else None,
         flash_bytes=summary.flash_bytes if summary.quantised else None,
     )
+
+
+def _could_be_a_file(name: str) -> bool:
+    try:
+        return len(name.encode()) <= _LONGEST_NAME and "\0" not in name
+    except UnicodeEncodeError:
+        return False
 
 
 # Where a limit's figure stands in a record; what no record can tell is the gate's alone.
@@ -338,7 +346,8 @@ def _group(manifest: dict[str, Any]) -> str:
         else manifest.get("key")
     )
     teachers = manifest.get("teachers")
-    names = [t.get("name") for t in teachers if isinstance(t, dict)] if teachers else []
+    listed = teachers if isinstance(teachers, list) else []
+    names = [teacher.get("name") for teacher in listed if isinstance(teacher, dict)]
     parent = manifest.get("parent")
     return runs.digest(
         [
@@ -355,9 +364,9 @@ def _group(manifest: dict[str, Any]) -> str:
 
 def _told_apart(members: Sequence[tuple[Entry, dict[str, Any]]]) -> list[Entry]:
     """Entries of one group with their number, and with what tells each from the others."""
-    seeds = {manifest.get("seed") for _, manifest in members}
-    folds = {manifest.get("fold") for _, manifest in members}
-    distinct = len({(manifest.get("seed"), manifest.get("fold")) for _, manifest in members})
+    seeds = {str(manifest.get("seed")) for _, manifest in members}
+    folds = {str(manifest.get("fold")) for _, manifest in members}
+    distinct = len({f"{m.get('seed')} {m.get('fold')}" for _, m in members})
     told = []
     for entry, manifest in members:
         parts = [f"seed {manifest.get('seed')}"] if len(seeds) > 1 else []
@@ -526,11 +535,11 @@ def _table(values: dict[str, Any], key: str) -> dict[str, Any]:
 
 
 def _number(value: Any) -> float | None:
-    """A finite number of at least 0, else None."""
+    """A number of at least 0 that a figure can be, else None."""
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return None
     try:
-        return float(value) if math.isfinite(value) and value >= 0 else None
+        return float(value) if 0 <= value <= _LARGEST_FIGURE else None
     except OverflowError:
         return None
 

@@ -44,6 +44,7 @@ DECISIONS = "test_decisions.npz"
 CHECKPOINT = "checkpoint.pt"
 STEPS = "steps"
 
+_TEMPORARY = ".tmp"
 _LARGEST_JSON_BYTES = 512 * 2**20
 
 
@@ -51,12 +52,18 @@ _LARGEST_JSON_BYTES = 512 * 2**20
 def atomic_path(path: Path) -> Iterator[Path]:
     """A temporary path beside ``path`` that replaces it when the block ends without an error."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}{_TEMPORARY}")
     try:
         yield temporary
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def forget_temporaries(folder: Path) -> None:
+    """Remove what :func:`atomic_path` left where a process was killed; call it under a lock."""
+    for left in folder.glob(f".*{_TEMPORARY}"):
+        left.unlink(missing_ok=True)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -212,6 +219,8 @@ def open_run(folder: Path) -> Run:
     for key, kind in (("stage", str), ("status", str), ("data", dict), ("model", str)):
         if not isinstance(manifest.get(key), kind):
             raise InputError(f"{folder}/{MANIFEST}: has no valid {key!r}; the file is damaged")
+    if not isinstance(manifest.get("artefacts", {}), dict):
+        raise InputError(f"{folder}/{MANIFEST}: has no valid 'artefacts'; the file is damaged")
     names = manifest["data"].get("class_names")
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise InputError(f"{folder}/{MANIFEST}: has no valid class names; the file is damaged")
@@ -276,6 +285,8 @@ class RunWriter:
                 )
             if found.get("status") == "complete" and not missing(self.folder, found):
                 self.manifest = found
+                if self.writes:  # it may have been killed between its last two steps
+                    self._forget_progress()
                 return True
         if force and self.writes:
             (self.folder / METRICS).unlink(missing_ok=True)
@@ -291,7 +302,16 @@ class RunWriter:
         return False
 
     def finish(self, artefacts: list[str], **more: Any) -> None:
-        """Record the hash of every artefact and mark the run complete."""
+        """Record the hash of every artefact and mark the run complete.
+
+        Raises InputError where the folder was removed while the command ran.
+        """
+        lost = [name for name in artefacts if not (self.folder / name).is_file()]
+        if lost:
+            raise InputError(
+                f"{self.folder}: {', '.join(lost)} was removed while the command ran; "
+                "run the same command again"
+            )
         hashes = {name: sha256_file(self.folder / name) for name in artefacts}
         self.manifest |= {"status": "complete", "artefacts": hashes, **more}
         self._save()
@@ -299,6 +319,7 @@ class RunWriter:
             self._forget_progress()
 
     def _forget_progress(self) -> None:
+        forget_temporaries(self.folder)
         (self.folder / CHECKPOINT).unlink(missing_ok=True)
         shutil.rmtree(self.folder / STEPS, ignore_errors=True)
 
@@ -312,9 +333,17 @@ def missing(folder: Path, manifest: Mapping[str, Any]) -> list[str]:
     lost = []
     for name, expected in manifest.get("artefacts", {}).items():
         path = folder / name
-        if not path.is_file() or sha256_file(path) != expected:
+        if not inside(folder, name) or not path.is_file() or sha256_file(path) != expected:
             lost.append(name)
     return lost
+
+
+def inside(folder: Path, name: str) -> bool:
+    """Whether ``name``, read from a file, stays in ``folder``: no path out of it, nor a link."""
+    try:
+        return bool(name) and (folder / name).resolve().is_relative_to(folder.resolve())
+    except (OSError, ValueError):
+        return False
 
 
 def difference(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:

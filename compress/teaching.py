@@ -155,6 +155,7 @@ def _store(session: Session, teacher: Run, material: Material, views: int, folde
 
     folder.mkdir(parents=True, exist_ok=True)
     with FileLock(folder.with_suffix(".lock")):
+        runs.forget_temporaries(folder)
         todo = [view for view in range(views) if not _file(folder, view).is_file()]
         if not todo:
             return

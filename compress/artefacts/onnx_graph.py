@@ -98,6 +98,8 @@ def load(path: Path) -> Graph:
         raise InputError(f"{path}: not an ONNX file, or a truncated one; export it again") from None
     if not model.HasField("graph") or model.ir_version <= 0 or not model.opset_import:
         raise InputError(f"{path}: not an ONNX model (no graph or no opset); export it again")
+    if not _texts_are_text(model):
+        raise InputError(f"{path}: holds names that are not UTF-8; the file is damaged")
     graph = Graph(path, hashlib.sha256(content).hexdigest(), len(content))
     model = _without_functions(model, path)
     external = _check_tensors(model.graph, path)
@@ -106,6 +108,20 @@ def load(path: Path) -> Graph:
     graph.front_end, graph.front_end_bands = front_end_constants(model)
     _infer_shapes(model, graph)
     return graph
+
+
+def _texts_are_text(message: Any) -> bool:
+    """Whether every text field is UTF-8; protobuf hands out others as bytes."""
+    for description, value in message.ListFields():
+        if description.type == description.TYPE_MESSAGE:
+            parts = value if description.is_repeated else [value]
+            if not all(_texts_are_text(part) for part in parts):
+                return False
+        elif description.type == description.TYPE_STRING:
+            parts = value if description.is_repeated else [value]
+            if not all(isinstance(part, str) for part in parts):
+                return False
+    return True
 
 
 def _without_functions(model: Any, path: Path) -> Any:
@@ -440,6 +456,8 @@ def _use_standard_operators(proto: Any) -> None:
     for node in proto.node:
         if node.domain != "com.microsoft":
             continue
+        kept: tuple[int, ...]
+        attributes: tuple[str, ...]
         if node.op_type == "MatMulNBits":
             size = {a.name: a.i for a in node.attribute}
             weight = proto.initializer.add()

@@ -19,6 +19,7 @@ from compress.frontend import FrontEnd
 
 TABLE, AUDIO = "meta/esc50.csv", "audio"
 CLIP_SECONDS = 5.0
+_MOST_FOLDS = 1_000
 
 _COLUMNS = ("filename", "fold", "target", "category", "src_file")
 
@@ -51,8 +52,11 @@ def read_esc50(
             raise InputError(
                 f"{table}: target {target} is both {targets[target]!r} and {row['category']!r}"
             )
-        if fold < 1:
-            raise InputError(f"{table}: {row['filename']} is in fold {fold}; folds count from 1")
+        if not 1 <= fold <= _MOST_FOLDS:
+            raise InputError(
+                f"{table}: {row['filename']} is in fold {row['fold'][:20]}; folds count from 1 to "
+                f"at most {_MOST_FOLDS}"
+            )
         folds.append(fold)
     notes: list[str] = []
     if five:

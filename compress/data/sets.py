@@ -27,11 +27,12 @@ import numpy as np
 from compress import cli
 from compress.errors import InputError
 from compress.frontend import FrontEnd
-from compress.runs import atomic_path, digest, read_json, write_json
+from compress.runs import atomic_path, digest, forget_temporaries, read_json, write_json
 
 CODES_PER_DB = 256
 ROUNDING_ERROR_DB = 0.5 / CODES_PER_DB
 FORMAT = 1
+PARTIAL = ".partial"  # ending of the folder of a set that is being built
 
 Shard = dict[str, Any]
 """What one job gives: ``codes`` (n, mels, frames) int16, ``labels``, ``recording_ids``,
@@ -120,6 +121,8 @@ def default_cache() -> Path:
 def find_set(wanted_hash: str, cache: Path | None = None) -> SpectrogramSet | None:
     """The prepared set of just that content, where the cache has it."""
     for path in sorted(((cache or default_cache()) / "sets").glob("*/set.json")):
+        if path.parent.suffix == PARTIAL:
+            continue  # about to be renamed by the process that builds it
         try:
             if read_json(path).get("content_hash") == wanted_hash:
                 return open_set(path.parent)
@@ -158,7 +161,9 @@ def build_cached(
         root.mkdir(parents=True, exist_ok=True)
         with FileLock(root / f"{identity}.lock"):
             if not (folder / "set.json").is_file():
-                partial = root / f"{identity}.partial"
+                partial = root / f"{identity}{PARTIAL}"
+                if partial.is_dir():
+                    forget_temporaries(partial)
                 _make_shards(partial, jobs, make, workers, label, units_per_job)
                 described = {
                     "name": name,
@@ -242,7 +247,7 @@ def _end_with_parent() -> None:
 
 def _write_shard(partial: Path, index: int, make: Callable[[Any], Shard], job: Any) -> None:
     shard = make(job)
-    arrays = {"codes": np.ascontiguousarray(shard["codes"], dtype=np.int16)}
+    arrays: dict[str, Any] = {"codes": np.ascontiguousarray(shard["codes"], dtype=np.int16)}
     for column in _COLUMNS:
         if shard.get(column) is not None:
             arrays[column] = np.asarray(shard[column], dtype=np.int64)
@@ -282,21 +287,17 @@ def _join(partial: Path, paths: Sequence[Path], name: str) -> list[str]:
         why = f" ({'; '.join(notes[:3])})" if notes else ""
         raise InputError(f"{name}: not one usable clip was found{why}")
     mels, frames = next(shape[1:] for shape in shapes if shape[0])
-    with atomic_path(partial / "spectrograms.npy") as path:
-        codes = np.lib.format.open_memmap(
-            path, mode="w+", dtype=np.int16, shape=(total, mels, frames)
-        )
-        at = 0
+    # Written, not mapped: a full disk is an error of write(), but would kill a mapping process.
+    with atomic_path(partial / "spectrograms.npy") as path, path.open("wb") as file:
+        header = {"descr": "<i2", "fortran_order": False, "shape": (total, mels, frames)}
+        np.lib.format.write_array_header_1_0(file, header)
         for shard_path in paths:
             with np.load(shard_path, allow_pickle=False) as shard:
-                block = shard["codes"]
-            codes[at : at + len(block)] = block
-            at += len(block)
-        codes.flush()
-        del codes
+                file.write(np.ascontiguousarray(shard["codes"], dtype="<i2").data)
     for column, parts in columns.items():
         if parts:
-            np.save(partial / f"{column}.npy", np.concatenate(parts))
+            with atomic_path(partial / f"{column}.npy") as path, path.open("wb") as file:
+                np.save(file, np.concatenate(parts))
     return notes
 
 
@@ -311,6 +312,12 @@ def content_hash(folder: Path, described: Mapping[str, Any]) -> str:
             with path.open("rb") as file:
                 hasher.update(hashlib.file_digest(file, "sha256").digest())
     return hasher.hexdigest()
+
+
+def check_content(data: SpectrogramSet) -> str:
+    """The content hash of an opened set, computed again from the files in the cache."""
+    folder = Path(str(data.codes.filename)).parent  # type: ignore[attr-defined]
+    return content_hash(folder, read_json(folder / "set.json"))
 
 
 def open_set(folder: Path) -> SpectrogramSet:

@@ -20,6 +20,7 @@ from compress.errors import InputError
 SHARE = 0.1
 """Share of the clips that validation gets, and that test gets where no fold is official."""
 
+_MOST_WINDOWS = 50_000_000  # the lists of a hostile split.json would fill the memory
 _TRAIN, _VALIDATION, _TEST = 0, 1, 2
 _SIDES = ("train", "validation", "test")
 
@@ -81,8 +82,10 @@ def _to_ranges(indices: np.ndarray) -> list[list[int]]:
 def _from_ranges(ranges: list[list[int]]) -> np.ndarray:
     pairs = np.asarray(ranges, dtype=np.int64).reshape(-1, 2)
     lengths = pairs[:, 1] - pairs[:, 0] + 1
-    if (lengths < 1).any() or (pairs < 0).any():
+    if (lengths < 1).any() or (pairs < 0).any() or pairs.max(initial=0) > _MOST_WINDOWS:
         raise ValueError("not a range")
+    if lengths.sum() > _MOST_WINDOWS:
+        raise ValueError("more windows than any set has")
     offsets = np.arange(lengths.sum()) - np.repeat(np.cumsum(lengths) - lengths, lengths)
     return np.repeat(pairs[:, 0], lengths) + offsets
 
@@ -329,12 +332,8 @@ def _split_of(
     fold: int | None = None,
     folds: int | None = None,
 ) -> Split:
-    return Split(
-        *(
-            np.flatnonzero(side_of_window == side).astype(np.int64)
-            for side in (_TRAIN, _VALIDATION, _TEST)
-        ),
-        description=description,
-        fold=fold,
-        folds=folds,
+    train, validation, test = (
+        np.flatnonzero(side_of_window == side).astype(np.int64)
+        for side in (_TRAIN, _VALIDATION, _TEST)
     )
+    return Split(train, validation, test, description, fold, folds)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,7 +43,9 @@ class Subject:
 
     def save(self, path: Path) -> None:
         state = {"arguments": dict(self.model.arguments), "state": self.model.state_dict()}
-        torch.save(state, path)
+        content = io.BytesIO()
+        torch.save(state, content)
+        path.write_bytes(content.getbuffer())
 
 
 def restore(path: Path, family: str, name: str, mels: int, frames: int) -> Subject:
