@@ -31,6 +31,7 @@ def option(
     unit: str = "",
     choices: Sequence[str] = (),
     positional: bool = False,
+    numbers: bool = False,
     least: float | None = None,
     most: float | None = None,
     flag: str = "",
@@ -38,13 +39,15 @@ def option(
     """A dataclass field that is also a flag, named after it unless ``flag`` says otherwise.
 
     ``unit`` is printed behind the help sentence; ``least`` and ``most`` bound numbers (inclusive).
-    A tuple default makes a flag that may be given several times.
+    A tuple default makes a flag that may be given several times. ``numbers``: a text that may also
+    stand as a number in a TOML file.
     """
     metadata = {
         "help": help,
         "unit": unit,
         "choices": tuple(choices),
         "positional": positional,
+        "numbers": numbers,
         "least": least,
         "most": most,
         "flag": flag,
@@ -101,6 +104,8 @@ def _convert(spec: dataclasses.Field[Any], kind: type, value: Any) -> Any:
         return number
     if kind is Path:
         return Path(str(value)).expanduser()
+    if meta["numbers"] and isinstance(value, (int, float)) and not isinstance(value, bool):
+        return str(value)
     if not isinstance(value, str):
         raise ValueError(f"{value!r} is not text")
     if meta["choices"] and value not in meta["choices"]:
@@ -304,7 +309,8 @@ class RecipeOptions:
 
     epochs: int | None = option(None, "most epochs, instead of the recipe's", least=1)
     batch_size: tuple[str, ...] = option(
-        (), "windows per step, instead of the recipe's: a number, or EPOCH:SIZE,EPOCH:SIZE,..."
+        (), "windows per step, instead of the recipe's: a number, or EPOCH:SIZE,EPOCH:SIZE,...",
+        numbers=True,
     )
     learning_rate: float | None = option(
         None, "peak learning rate, instead of the recipe's", least=0.0
@@ -324,6 +330,7 @@ class RecipeOptions:
         (),
         "weight of each class in that loss: none, balanced, or numbers in the order of the "
         "classes, W,W,...",
+        numbers=True,
     )
     schedule: str | None = option(
         None, "learning rate over time, instead of the recipe's", choices=("cosine", "plateau")

@@ -16,9 +16,9 @@ import pytest
 from compress.chip import frontend_c
 from compress.chip.frontend_host import HostFrontEnd
 from compress.data.scenes import scene_clip
+from compress.decisions import exponential_mean
 from compress.errors import InputError
 from compress.frontend import FLOOR_DB, FrontEnd, log_mel, mel_filters, mel_power, power_to_db
-from compress.predict import smooth
 
 COMPILERS = [name for name in ("gcc", "clang") if shutil.which(name)]
 STRICT = ("-std=c99", "-pedantic", "-Wall", "-Wextra", "-Wconversion", "-Werror")
@@ -399,7 +399,7 @@ def test_stream_decides_as_predict_does(tmp_path, built, frontend, hop, smoothin
     powers = np.exp((codes - codes.max(axis=1, keepdims=True)) * SCALE)
     probabilities = powers / powers.sum(axis=1, keepdims=True)
     times = np.array(starts) * frontend.hop_seconds
-    smoothed = smooth(probabilities, times, smoothing)
+    smoothed = exponential_mean(probabilities, times, smoothing)
     assert np.abs(np.array([list(d.smoothed) for d in found]) / 2**30 - smoothed).max() < 2e-5
     given = np.array([list(d.probabilities) for d in found]) / 2**30
     assert np.abs(given - probabilities).max() < 2e-5

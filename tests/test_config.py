@@ -176,3 +176,13 @@ def test_class_weights_of_a_recipe(tmp_path, weights, found):
     file = tmp_path / "r.toml"
     file.write_text(f"class_weights = {weights!r}\n")
     assert recipes.load(str(file)).class_weighting() == found
+
+
+def test_batch_size_may_be_a_number_in_a_file(tmp_path):
+    file = tmp_path / "options.toml"
+    for text, expected in (("32", ("32",)), ('["0:8", 64]', ("0:8", "64")), ('"16"', ("16",))):
+        file.write_text(f"batch_size = {text}\n")
+        assert parse(TrainConfig, ["--config", str(file)], "p", "").batch_size == expected
+    file.write_text("batch_size = true\n")
+    with pytest.raises(InputError, match="not text"):
+        parse(TrainConfig, ["--config", str(file)], "p", "")

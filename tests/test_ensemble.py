@@ -96,7 +96,7 @@ def test_parameters_are_the_sum_and_the_gate_sees_them(combined, members):
         assert found[figure] == sum(one[figure] for one in each), figure
     assert found["sha256"] == runs.sha256_file(run.file(runs.ONNX))
     assert found["agreement"]["top1"] == 1.0
-    verdict = gate.judge_file(run.file(runs.ONNX), budgets.Budgets(params=60_000))
+    verdict = gate.judge_file(run.file(runs.ONNX), budgets.Budgets({"params": 60_000}))
     assert verdict.checks[0].value == found["file_params"] and verdict.checks[0].broken
 
 
