@@ -53,7 +53,7 @@ def c_frontend(folder: Path, frontend: FrontEnd) -> HostFrontEnd:
     written = frontend_c.write_frontend(folder, frontend)
     assert set(written) == {path.name for path in folder.iterdir()}
     found = HostFrontEnd(folder, frontend)
-    found.library.scene_log2_q20.argtypes = [ctypes.c_uint64]
+    found.compiled.scene_log2_q20.argtypes = [ctypes.c_uint64]
     return found
 
 
@@ -212,7 +212,7 @@ def test_a_frame_forgets_what_came_before_its_window(built) -> None:
 
 @needs_compiler
 def test_log2_by_hand(built) -> None:
-    log2 = built(FIXED).library.scene_log2_q20
+    log2 = built(FIXED).compiled.scene_log2_q20
     for exponent in (0, 1, 7, 31, 32, 63):
         assert log2(1 << exponent) == exponent * 2**20
     assert log2(3) == pytest.approx(1.5849625 * 2**20, abs=1)  # 1.5 is in the table

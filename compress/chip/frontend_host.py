@@ -33,8 +33,8 @@ class HostFrontEnd:
         library = Path(self._build.name) / "frontend.so"
         command = [host.compiler(), *host.STRICT, "-O2", "-fPIC", "-shared"]
         host.compile_files(command, [folder / "frontend.c"], library, folder)
-        self.library = ctypes.CDLL(str(library))
-        self.library.scene_frontend_push.restype = ctypes.c_size_t
+        self.compiled = ctypes.CDLL(str(library))
+        self.compiled.scene_frontend_push.restype = ctypes.c_size_t
         self._state = ctypes.create_string_buffer(
             _BIN_BYTES * (frontend.fft_size // 2 + 1)
             + _SAMPLE_BYTES * frontend.window_samples
@@ -53,7 +53,7 @@ class HostFrontEnd:
         Under the fixed reference, or over mel power 1 where the reference is the window's.
         """
         samples = np.ascontiguousarray(samples, dtype=np.int16)
-        self.library.scene_frontend_reset(self._state)
+        self.compiled.scene_frontend_reset(self._state)
         edges = [0, *np.cumsum(chunks).astype(int).tolist(), len(samples)]
         frames: list[np.ndarray] = []
         for start, stop in zip(edges[:-1], edges[1:], strict=True):
@@ -61,7 +61,7 @@ class HostFrontEnd:
             while at < stop:
                 found = np.zeros(self.frontend.mels, dtype=np.int16)
                 ready = ctypes.c_int()
-                at += self.library.scene_frontend_push(
+                at += self.compiled.scene_frontend_push(
                     self._state,
                     ctypes.c_void_p(samples.ctypes.data + _SAMPLE_BYTES * at),
                     ctypes.c_size_t(stop - at),
