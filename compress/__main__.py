@@ -21,6 +21,7 @@ COMMANDS = {
     "stream": "how surely and how soon a run follows scenes that change",
     "predict": "classes over time of a sound file, by a finished run",
     "report": "tabulate and draw every run, as text, CSV, JSON and one HTML page",
+    "verify": "recompute what finished runs recorded, and name what differs",
     "gate": "fail files and students that are over their budget",
 }
 

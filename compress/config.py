@@ -90,7 +90,7 @@ def _convert(spec: dataclasses.Field[Any], kind: type, value: Any) -> Any:
             raise ValueError(f"{value!r} is not a number")
         try:
             number = kind(value)
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             wanted = "a whole number" if kind is int else "a number"
             raise ValueError(f"{value!r} is not {wanted}") from None
         if kind is float and number != number:
@@ -812,3 +812,17 @@ class PipelineConfig(DataOptions):
     threads: int = option(0, "CPU threads; 0: all cores", least=0)
     runs: Path = option(Path("runs"), "folder for the pipeline's folder of run folders")
     force: bool = option(False, "start every stage again")
+
+
+@dataclass(frozen=True, kw_only=True)
+class VerifyConfig(DataOptions):
+    """python -m compress.verify"""
+
+    folders: tuple[Path, ...] = option(
+        (), "run folder to verify; none: every finished run", positional=True
+    )
+    runs: Path = option(Path("runs"), "folder that holds the run folders")
+    data: str | None = option(
+        None, "data set, where that of the run is not in the cache any more, as for distill"
+    )
+    files_only: bool = option(False, "check hashes and counts alone, without the data")

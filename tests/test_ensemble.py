@@ -21,6 +21,7 @@ from compress import (
     quantize,
     runs,
     train,
+    verify,
 )
 from compress.config import (
     DistillConfig,
@@ -28,6 +29,7 @@ from compress.config import (
     PruneConfig,
     QuantizeConfig,
     TrainConfig,
+    VerifyConfig,
 )
 from compress.ensembles import Ensemble, rebuild
 from compress.metrics import softmax
@@ -98,6 +100,12 @@ def test_parameters_are_the_sum_and_the_gate_sees_them(combined, members):
     assert found["agreement"]["top1"] == 1.0
     verdict = gate.judge_file(run.file(runs.ONNX), budgets.Budgets({"params": 60_000}))
     assert verdict.checks[0].value == found["file_params"] and verdict.checks[0].broken
+
+
+def test_it_is_verified_with_its_members(combined, capsys):
+    _, run = combined
+    assert call(VerifyConfig, verify, run.folder) == 0
+    assert "not recomputed" not in capsys.readouterr().out
 
 
 def test_the_run_reloads_and_says_what_it_is(combined, members):

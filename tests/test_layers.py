@@ -19,11 +19,11 @@ MAY_IMPORT = {
 }
 COMMANDS = {"teach", "train", "distill", "prune", "quantize", "predict", "report", "gate",
             "export", "pipeline", "crossval", "sweep", "ensemble", "stream",
-            "explore", "baseline"}  # fmt: skip
+            "explore", "baseline", "verify"}  # fmt: skip
 LIGHT = (
     "compress", "compress.cli", "compress.config", "compress.registry", "compress.runs",
     "compress.recipe", "compress.artefacts", "compress.gate", "compress.report", "compress.data",
-    "compress.pipeline", "compress.pipeline_recipe",
+    "compress.pipeline", "compress.pipeline_recipe", "compress.verify",
     "compress.search_space", "compress.toml_text", "compress.decisions", "compress.fold_jobs",
     "students", "teachers", "reports", "reports.records", "reports.tables", "reports.crossval",
     "reports.sweep", "reports.stream",

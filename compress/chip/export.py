@@ -127,7 +127,7 @@ def _make(
         runs.write_text(folder / name, text)
     with host.HostNetwork(folder, network.classes) as compiled:
         codes = {
-            side: _codes_of(compiled, data, getattr(split, side)) for side in evaluate.SIDES
+            side: codes_of(compiled, data, getattr(split, side)) for side in evaluate.SIDES
         }
         sound = frontend_host.measure(folder, compiled, codes["test"], data, split, spec)
     golden = _golden(data, split.test, codes["test"])
@@ -150,7 +150,7 @@ def _make(
 # --- measuring -----------------------------------------------------------------------------------
 
 
-def _codes_of(
+def codes_of(
     compiled: host.HostNetwork, data: SpectrogramSet, windows: np.ndarray
 ) -> np.ndarray:
     """Output codes of some windows in their order, (n, classes) int8."""
@@ -193,7 +193,13 @@ def _measure(
 ) -> tuple[dict[str, Any], metrics.Decisions]:
     """metrics.json of model.c as compiled here, compared with the int8 file it was made of."""
     source, base = parent.file(runs.ONNX), parent.metrics()
-    exact = _compare_exactly(source, network, codes["test"], data, split.test)
+    exact = compare_exactly(source, network, codes["test"], data, split.test)
+    if exact["unequal"]:
+        raise InputError(
+            f"{host.compiler()}: its build of {emit.SOURCE} gives other codes than the integers in "
+            f"numpy on {exact['unequal']:,} of {exact['windows']:,} test windows; try another "
+            "compiler"
+        )
     in_onnx = evaluate.logits_of(evaluate.onnx_predictor(source), data, split.test)
     logits = {side: network.interface.decode(found) for side, found in codes.items()}
     decisions = {
@@ -232,14 +238,14 @@ def _measure(
     return figures, decisions["test"]
 
 
-def _compare_exactly(
+def compare_exactly(
     source: Path,
     network: Network,
     codes: np.ndarray,
     data: SpectrogramSet,
     windows: np.ndarray,
 ) -> dict[str, Any]:
-    """Every output code against numpy's; raises InputError where one differs."""
+    """Every output code against numpy's: {"windows": how many, "unequal": that differ}."""
     reference = IntegerNetwork(source, FIXED_POINT, network.model)
     unequal = 0
     with cli.progress(len(windows), "numpy integers", "window") as bar:
@@ -250,11 +256,6 @@ def _compare_exactly(
             found = codes[start : start + len(chosen)]
             unequal += int((wanted != found).any(axis=1).sum())
             bar.update(len(chosen))
-    if unequal:
-        raise InputError(
-            f"{host.compiler()}: its build of {emit.SOURCE} gives other codes than the integers in "
-            f"numpy on {unequal:,} of {len(windows):,} test windows; try another compiler"
-        )
     return {"windows": len(windows), "unequal": unequal}
 
 

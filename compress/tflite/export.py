@@ -145,12 +145,12 @@ def _measure(
     kernels = {"reference": CodesNetwork(path), "fast": CodesNetwork(path, reference=False)}
     onnx = evaluate.onnx_predictor(parent.file(runs.ONNX))
     codes = {
-        "validation": _codes_of(kernels["reference"], interface, data, split.validation),
-        "test": _codes_of(kernels["reference"], interface, data, split.test),
+        "validation": codes_of(kernels["reference"], interface, data, split.validation),
+        "test": codes_of(kernels["reference"], interface, data, split.test),
     }
-    fast = _codes_of(kernels["fast"], interface, data, split.test)
+    fast = codes_of(kernels["fast"], interface, data, split.test)
     logits = evaluate.logits_of(onnx, data, split.test)
-    expected = np.rint(logits / np.float32(interface.output_scale)) + interface.output_zero_point
+    expected = expected_codes(logits, interface)
     decisions = {
         side: evaluate.decisions_of(interface.decode(found), data, getattr(split, side))
         for side, found in codes.items()
@@ -174,9 +174,9 @@ def _measure(
             side: metrics.summarise(found, data.class_names) for side, found in decisions.items()
         },
         "kernels": "reference",
-        "agreement": _agreement(codes["test"], expected),
+        "agreement": agreement(codes["test"], expected),
         "fast_kernels": {
-            "agreement": _agreement(fast, expected),
+            "agreement": agreement(fast, expected),
             "test": metrics.summarise(
                 evaluate.decisions_of(interface.decode(fast), data, split.test), data.class_names
             ),
@@ -193,7 +193,7 @@ def _measure(
     return figures, decisions["test"]
 
 
-def _codes_of(
+def codes_of(
     network: CodesNetwork, interface: Interface, data: SpectrogramSet, windows: np.ndarray
 ) -> np.ndarray:
     """Output codes of some windows in their order, (n, classes) int8."""
@@ -206,7 +206,12 @@ def _codes_of(
     return np.concatenate(parts)
 
 
-def _agreement(codes: np.ndarray, expected: np.ndarray) -> dict[str, float]:
+def expected_codes(logits: np.ndarray, interface: Interface) -> np.ndarray:
+    """The output codes that stand for what the int8 ONNX file gives, (n, classes)."""
+    return np.rint(logits / np.float32(interface.output_scale)) + interface.output_zero_point
+
+
+def agreement(codes: np.ndarray, expected: np.ndarray) -> dict[str, float]:
     """Share of windows with the same decision, and how far the output codes lie apart."""
     apart = np.abs(codes.astype(np.int32) - expected.astype(np.int32))
     return {
