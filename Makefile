@@ -4,7 +4,7 @@ VENV := .venv
 RUN := $(VENV)/bin/python
 READY := $(VENV)/.ready
 
-.PHONY: distill test report gate setup chip-tools clean
+.PHONY: distill test fuzz report gate setup chip-tools clean
 
 distill: setup
 	$(RUN) -m compress.distill --student dsc500
@@ -13,6 +13,10 @@ distill: setup
 test: setup
 	$(RUN) -m ruff check .
 	OMP_NUM_THREADS=1 $(RUN) -m pytest --numprocesses 2 --dist loadfile
+
+# Damaged files for every reader, some minutes.
+fuzz: setup
+	$(RUN) -m tests.fuzz --inputs 4000
 
 report: setup
 	$(RUN) -m compress.report

@@ -196,7 +196,10 @@ def _margins(arrays: Arrays, features: np.ndarray) -> np.ndarray:
 def _random_forest(arrays: Arrays, features: np.ndarray) -> np.ndarray:
     rows = np.arange(len(features))[:, None]
     nodes = np.repeat(arrays["roots"][None], len(features), axis=0)  # (B, trees)
-    for _ in range(int(arrays["depth"])):
+    depth = int(arrays["depth"])
+    if depth > len(arrays["left"]):
+        raise ValueError(f"depth {depth} of {len(arrays['left'])} nodes")
+    for _ in range(depth):
         goes_left = features[rows, arrays["feature"][nodes]] <= arrays["threshold"][nodes]
         nodes = np.where(goes_left, arrays["left"][nodes], arrays["right"][nodes])
     return arrays["leaf"][nodes].mean(axis=1, dtype=np.float64)
@@ -240,12 +243,21 @@ def load(path: Path) -> tuple[str, Arrays]:
 
 
 def predictor(path: Path) -> Callable[[np.ndarray], np.ndarray]:
-    """The file as a function: (B, 1, mels, frames) dB -> log-probabilities (B, classes)."""
+    """The file as a function: (B, 1, mels, frames) dB -> log-probabilities (B, classes).
+
+    Raises InputError, then or when it is called, where its arrays do not make a classifier.
+    """
     kind, arrays = load(path)
     use = _USES[kind]
 
     def predict(decibels: np.ndarray) -> np.ndarray:
-        found = use(arrays, band_statistics(decibels[:, 0]))
+        try:
+            found = use(arrays, band_statistics(decibels[:, 0]))
+        except (KeyError, IndexError, TypeError, ValueError, MemoryError) as error:
+            reason = " ".join(str(error).split())[:200] or type(error).__name__
+            raise InputError(
+                f"{path}: its arrays do not fit one another or the spectrograms ({reason})"
+            ) from None
         return np.log(np.maximum(found, _LEAST_PROBABILITY))
 
     return predict

@@ -71,3 +71,28 @@ def test_a_damaged_file_and_several_with_out_are_refused(npy_data, tmp_path, cap
     arguments = ["--data", str(npy_data), "--out", str(tmp_path / "x")]
     assert cli.main(BaselineConfig, baseline.run, "", arguments) == 2
     assert "choose one with --baseline" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("kind", baselines._USES)
+@pytest.mark.parametrize("change", ["lacks", "other size", "text", "endless"])
+def test_arrays_that_do_not_fit_one_another_are_refused(kind, change, tmp_path):
+    fitted = {
+        "naive-bayes": baselines.naive_bayes,
+        "svm": baselines.support_vectors,
+        "random-forest": baselines.random_forest,
+    }[kind](training())
+    if change == "endless":
+        if kind != "random-forest":
+            pytest.skip("has no depth")
+        fitted["depth"] = np.int64(2**62)
+    else:
+        name = {"naive-bayes": "mean", "svm": "landmarks", "random-forest": "roots"}[kind]
+        array = fitted.pop(name)
+        if change == "other size":
+            fitted[name] = array[..., :0] if kind != "random-forest" else array + 10**6
+        elif change == "text":
+            fitted[name] = np.full(array.shape, "x")
+    path = tmp_path / "model.npz"
+    baselines.save(path, kind, fitted)
+    with pytest.raises(InputError, match="do not fit"):
+        baselines.predictor(path)(band_spectrograms(4)[0][:, None])
