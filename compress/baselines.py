@@ -233,6 +233,8 @@ def load(path: Path) -> tuple[str, Arrays]:
     try:
         with np.load(path, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
+        if not all(isinstance(array, np.ndarray) for array in arrays.values()):
+            raise ValueError("not all of it are arrays")
         kind = str(arrays.pop(_KIND))
     except Exception as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__

@@ -232,7 +232,7 @@ def _fault(table: str, name: str, value: Any) -> str | None:
     where = f"[{table}] {name}"
     if isinstance(value, bool) or not isinstance(value, int if figure.whole else (int, float)):
         return f"{where}: {value!r} is not a {'whole ' if figure.whole else ''}number"
-    if not math.isfinite(value):
+    if isinstance(value, float) and not math.isfinite(value):
         return f"{where}: {value} is not a number"
     if value < 0:
         return f"{where}: {value} is negative"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import zipfile
 
 import numpy as np
 import pytest
@@ -96,3 +97,12 @@ def test_arrays_that_do_not_fit_one_another_are_refused(kind, change, tmp_path):
     baselines.save(path, kind, fitted)
     with pytest.raises(InputError, match="do not fit"):
         baselines.predictor(path)(band_spectrograms(4)[0][:, None])
+
+
+def test_a_member_that_is_no_array_is_refused(tmp_path):
+    path = tmp_path / "model.npz"
+    baselines.save(path, "naive-bayes", baselines.naive_bayes(training()))
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr("variance2", b"no array")
+    with pytest.raises(InputError, match="not all of it are arrays"):
+        baselines.load(path)

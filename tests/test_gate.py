@@ -368,3 +368,9 @@ def test_machine_readable_forms(tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert again["changes"]["file_params"] == {"before": 221, "now": 194}
     assert gated(good, "--out", tmp_path / "x") == 2
     assert "--format" in capsys.readouterr().err
+
+
+def test_a_limit_larger_than_any_float_is_read(tmp_path):
+    path = tmp_path / "budgets.toml"
+    path.write_text(f"[fail]\nparams = 1{'0' * 400}\n")
+    assert budgets.load(path).limits["params"] == 10**400
