@@ -5,6 +5,10 @@ from __future__ import annotations
 import fuzz
 import pytest
 
+# Children are forked, which may wait for ever for a lock of a thread that other tests started: run
+# this module in a process of its own.
+pytestmark = pytest.mark.slow
+
 INPUTS, MANY = 20, 8_000
 
 

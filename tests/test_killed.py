@@ -15,6 +15,9 @@ import pytest
 from compress import cli, evaluate, runs, teach, train
 from compress.config import TeachConfig, TrainConfig
 
+# Minutes of waiting for killed processes; run with -m slow.
+pytestmark = pytest.mark.slow
+
 AT_TOUCHES, AT_MOMENTS = 4, 2  # kills of each command in the slow test, in one folder in turn
 
 
