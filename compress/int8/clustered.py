@@ -21,7 +21,7 @@ from compress.int8.graph import EditableGraph
 from compress.int8.narrow import channel_axis
 
 MOST_ENTRIES = 16  # what 4-bit indices can name
-_OPSET = 21  # the first with UINT4
+_OPSET, _IR_VERSION = 21, 10  # the first with UINT4
 _CODES = np.arange(-128, 128)
 
 
@@ -96,10 +96,7 @@ def pack(model: Any, names: tuple[str, ...]) -> Any:
     from onnx import TensorProto, helper
 
     graph = EditableGraph(model)
-    for entry in graph.model.opset_import:
-        if entry.domain in ("", "ai.onnx"):
-            entry.version = max(entry.version, _OPSET)
-    graph.model.ir_version = max(graph.model.ir_version, 10)
+    graph.require(_OPSET, _IR_VERSION)
     for node in [n for n in graph.nodes if n.op_type == "DequantizeLinear"]:
         name = node.input[0]
         if name not in names:

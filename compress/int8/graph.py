@@ -73,6 +73,13 @@ class EditableGraph:
         else:
             node.input[position] = self.store(old or f"{node.name}.operand{position}", value)
 
+    def require(self, opset: int, ir_version: int) -> None:
+        """Raise the versions that the file names to at least these, for newer types."""
+        for entry in self.model.opset_import:
+            if entry.domain in ("", "ai.onnx"):
+                entry.version = max(entry.version, opset)
+        self.model.ir_version = max(self.model.ir_version, ir_version)
+
     def bypass(self, node: Any) -> None:
         """Remove a node; who read its output reads its first input."""
         source, result = node.input[0], node.output[0]

@@ -18,7 +18,7 @@ from compress.int8.graph import EditableGraph, attributes
 from compress.int8.prepare import Prepared
 
 MOST = 7
-_OPSET = 21  # the first with INT4
+_OPSET, _IR_VERSION = 21, 10  # the first with INT4
 _SHARES = np.linspace(0.4, 1.0, 25)
 
 
@@ -53,10 +53,7 @@ def pack(model: Any, names: tuple[str, ...]) -> Any:
     from onnx import TensorProto, helper
 
     graph = EditableGraph(model)
-    for entry in graph.model.opset_import:
-        if entry.domain in ("", "ai.onnx"):
-            entry.version = max(entry.version, _OPSET)
-    graph.model.ir_version = max(graph.model.ir_version, 10)
+    graph.require(_OPSET, _IR_VERSION)
     for node in [n for n in graph.nodes if n.op_type == "DequantizeLinear"]:
         name = node.input[0]
         if name in names:
