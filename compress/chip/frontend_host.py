@@ -13,6 +13,7 @@ import numpy as np
 
 from compress import cli
 from compress.chip import host
+from compress.chip.frontend_c import LEVEL_BITS
 from compress.data.sets import CODES_PER_DB, SpectrogramSet
 from compress.data.splits import Split
 from compress.data.waves import scene_seed, window_waveforms
@@ -21,7 +22,9 @@ from compress.frontend import FLOOR_DB, FrontEnd
 
 COMPARED_ABOVE_DB = FLOOR_DB + 10.0
 _FULL_SCALE = 32_768
-_BIN_BYTES, _SAMPLE_BYTES, _OTHER_BYTES = 8, 2, 64
+_HIGHEST = 2**15 - 1
+_STEP = 2**LEVEL_BITS // CODES_PER_DB
+_BIN_BYTES, _SAMPLE_BYTES, _OTHER_BYTES = 16, 2, 64
 
 
 class HostFrontEnd:
@@ -48,7 +51,7 @@ class HostFrontEnd:
         self._build.cleanup()
 
     def levels(self, samples: np.ndarray, chunks: tuple[int, ...] = ()) -> np.ndarray:
-        """(samples,) int16 -> (mels, frames') int16 in 1/256 dB; fed in ``chunks``, then the rest.
+        """(samples,) int16 -> (mels, frames') int32 in 2^-22 dB; fed in ``chunks``, then the rest.
 
         Under the fixed reference, or over mel power 1 where the reference is the window's.
         """
@@ -59,7 +62,7 @@ class HostFrontEnd:
         for start, stop in zip(edges[:-1], edges[1:], strict=True):
             at = start
             while at < stop:
-                found = np.zeros(self.frontend.mels, dtype=np.int16)
+                found = np.zeros(self.frontend.mels, dtype=np.int32)
                 ready = ctypes.c_int()
                 at += self.compiled.scene_frontend_push(
                     self._state,
@@ -70,15 +73,16 @@ class HostFrontEnd:
                 )
                 if ready.value:
                     frames.append(found)
-        return np.stack(frames, axis=1) if frames else np.zeros((self.frontend.mels, 0), np.int16)
+        return np.stack(frames, axis=1) if frames else np.zeros((self.frontend.mels, 0), np.int32)
 
     def window(self, samples: np.ndarray) -> np.ndarray:
         """dB of one window as the network takes them, (mels, frames) int16: what scene.c does."""
-        levels = self.levels(samples).astype(np.int32)
+        levels = self.levels(samples).astype(np.int64)
         if self.frontend.reference == "clip":
-            quietest = round(self.frontend.quietest_reference_db * CODES_PER_DB)
+            quietest = round(self.frontend.quietest_reference_db * 2**LEVEL_BITS)
             levels -= max(int(levels.max()), quietest)
-        return np.maximum(levels, round(FLOOR_DB * CODES_PER_DB)).astype(np.int16)
+        codes = (levels + (_STEP >> 1)) // _STEP
+        return np.clip(codes, round(FLOOR_DB * CODES_PER_DB), _HIGHEST).astype(np.int16)
 
 
 def measure(

@@ -100,7 +100,7 @@ class SpectrogramSet:
 
 def encode_db(decibels: np.ndarray) -> np.ndarray:
     """dB (float) -> Q8.8 codes (int16); values outside -128..+128 dB are clipped."""
-    codes = np.rint(np.asarray(decibels, dtype=np.float32) * CODES_PER_DB)
+    codes = np.rint(np.asarray(decibels) * CODES_PER_DB)
     return np.clip(codes, -32768, 32767).astype(np.int16)
 
 
