@@ -216,7 +216,8 @@ def mel_table(frontend: FrontEnd) -> MelTable:
     """The filter bank in integers; a band without bins has a sum of 0."""
     edges = mel_edges_hz(frontend)
     bins = np.arange(frontend.fft_size // 2 + 1) * frontend.sample_rate_hz / frontend.fft_size
-    inside = np.flatnonzero((bins >= edges[0]) & (bins <= edges[-1]))
+    # At the lowest edge itself all falls, to no band: the nearest share would let 2^-32 through.
+    inside = np.flatnonzero((bins > edges[0]) & (bins <= edges[-1]))
     # A bin at the highest edge belongs to the last stretch, with a share of 0.
     stretch = np.minimum(np.searchsorted(edges, bins[inside], side="right") - 1, frontend.mels)
     share = (edges[stretch + 1] - bins[inside]) / (edges[stretch + 1] - edges[stretch])
@@ -319,7 +320,7 @@ def tables_header(frontend: FrontEnd) -> str:
         "/* Tables of the front end; written by compress.export, read by frontend.c alone. */\n\n"
         "/* Bits by which windowed samples are raised, such that no sum of them leaves 2^46. */\n"
         + _define("SCENE_SAMPLE_BITS", sample_bits(frontend))
-        + "\n/* Bits by which a bin's power is lowered, such that no sum over a band overflows. */\n"
+        + "\n/* Bits by which a bin's power is lowered, so that no sum over a band overflows. */\n"
         + _define("SCENE_POWER_CUT", mel.power_cut)
         + "\n/* The first bin that belongs to a band. */\n"
         + _define("SCENE_FIRST_BIN", mel.first_bin)
