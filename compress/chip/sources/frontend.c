@@ -312,11 +312,12 @@ static uint32_t spectrum(scene_frontend *frontend, uint32_t gain)
     return NORMAL_BITS - bit_length(bits);
 }
 
-/* value^2 / 2^32 for |value| < 2^47 */
+/* value^2 / 2^32 for |value| < 2^47; of the magnitude, since rounding must not give less than 0 */
 static inline uint64_t squared(int64_t value)
 {
-    const int32_t high = (int32_t)(value >> 16);
-    return (uint64_t)((int64_t)high * high + (((int64_t)high * (int32_t)(value & 0xFFFF)) >> 15));
+    const uint64_t size = magnitude(value);
+    const uint32_t high = (uint32_t)(size >> 16), low = (uint32_t)(size & 0xFFFF);
+    return (uint64_t)high * high + (((uint64_t)high * low) >> 15);
 }
 
 int64_t scene_decibels_q30(uint64_t value)
