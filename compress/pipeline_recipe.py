@@ -196,9 +196,9 @@ def _stages(value: Any, options: PipelineConfig, faults: list[str]) -> tuple[str
         faults.append("--run: say with --from which stage starts from it")
     if start and options.from_stage in ("teach", "distill", "report"):
         faults.append(f"--run: the stage {options.from_stage!r} starts from no student")
-    ends = (options.from_stage, options.until)
-    if all(name in order for name in ends) and order.index(ends[0]) > order.index(ends[1]):
-        faults.append(f"--from {ends[0]} stands behind --until {ends[1]}")
+    begin, end = options.from_stage, options.until
+    if begin in order and end in order and order.index(begin) > order.index(end):
+        faults.append(f"--from {begin} stands behind --until {end}")
     return tuple(dict.fromkeys(known))
 
 
@@ -350,7 +350,7 @@ def _steps_of(
         values["runs"] = root
         known = {spec.name for spec in dataclasses.fields(row.options)}
         values = {key: value for key, value in values.items() if key in known or key in own}
-        config = build(row.options, values, source=f"[{stage}]")
+        config: Any = build(row.options, values, source=f"[{stage}]")
         found.append(Step(stage, config, folder, seed, fold))
     return found
 

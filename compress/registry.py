@@ -168,6 +168,11 @@ def build_teacher(name: str, **arguments: Any) -> Any:
         raise InputError(str(error)) from None
 
 
+def arguments_of(model: Any) -> dict[str, Any]:
+    """What makes the structure of a student or teacher again: the arguments of its builder."""
+    return dict(model.arguments)
+
+
 def check_student(name: str) -> None:
     """Refuse a name that no builder has, before any data is read."""
     if name.startswith(TIMM_PREFIX):

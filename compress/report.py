@@ -514,7 +514,7 @@ def registered_students(limits: budgets.Budgets) -> list[Entry]:
     entries = []
     for name in registry.STUDENTS:
         model = registry.build_student(name)
-        size = {"mels": 32, "frames": 96} | dict(model.arguments)
+        size = {"mels": 32, "frames": 96} | registry.arguments_of(model)
         record = Record(
             name=name,
             stage="registered",

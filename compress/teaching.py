@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from compress.config import map_size
 from compress.data.sets import SpectrogramSet, default_cache
 from compress.errors import InputError
 from compress.material import Material, Normalisation
+from compress.memory_format import in_memory_format
 from compress.recipe import Recipe
 from compress.runs import Run
 from compress.session import Session, Training, train_run
@@ -140,7 +142,7 @@ def view_logits(
             }
         )
         folder = (cache or default_cache()) / "teacher-logits" / key[:24]
-        session.lead(lambda t=teacher, f=folder: _store(session, t, material, views, f))
+        session.lead(functools.partial(_store, session, teacher, material, views, folder))
         for view in range(views):
             total[view] += torch.from_numpy(np.load(_file(folder, view), allow_pickle=False))
     return total / len(teachers)
@@ -181,7 +183,7 @@ def _in_our_units(model: torch.nn.Module, theirs: Normalisation, session: Sessio
     gain = torch.from_numpy(ours.deviation / theirs.deviation)[None, None, :, None].to(device)
     offset = torch.from_numpy((ours.mean - theirs.mean) / theirs.deviation)
     offset = offset[None, None, :, None].to(device)
-    model = model.to(device, memory_format=torch.channels_last).eval()
+    model = in_memory_format(model.to(device), torch.channels_last).eval()
 
     @torch.inference_mode()
     def predict(x: torch.Tensor) -> torch.Tensor:

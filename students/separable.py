@@ -125,7 +125,14 @@ class SeparableNet(nn.Module):
             "dropout": dropout,
         }
         self.stem = nn.Sequential(
-            nn.Conv2d(1, stem_width, stem_kernel, tuple(stem_stride), stem_kernel // 2, bias=False),
+            nn.Conv2d(
+                1,
+                stem_width,
+                stem_kernel,
+                (stem_stride[0], stem_stride[1]),
+                stem_kernel // 2,
+                bias=False,
+            ),
             nn.BatchNorm2d(stem_width),
             nn.ReLU(),
         )
@@ -143,10 +150,11 @@ class SeparableNet(nn.Module):
 
     def measured_arguments(self) -> dict[str, Any]:
         """``arguments`` with the widths that the layers have now, after pruning in place."""
+        blocks = [block for block in self.blocks if isinstance(block, SeparableBlock)]
         return self.arguments | {
             "stem_width": self.stem[0].out_channels,
-            "widths": [block.project[0].out_channels for block in self.blocks],
-            "inner_widths": [block.expand[0].out_channels for block in self.blocks],
+            "widths": [block.project[0].out_channels for block in blocks],
+            "inner_widths": [block.expand[0].out_channels for block in blocks],
         }
 
     def forward(self, windows: Tensor) -> Tensor:

@@ -259,7 +259,7 @@ def settings_header(frontend: FrontEnd) -> str:
     """frontend_settings.h: the sizes of one front end."""
     fixed = frontend.reference == "fixed"
     radices = check_fft_size(frontend)
-    lowest = int(encode_db(np.float32(FLOOR_DB))) if fixed else _LOWEST_Q8
+    lowest = int(encode_db(np.array(FLOOR_DB, np.float32))) if fixed else _LOWEST_Q8
     lines = [
         "/* Sizes of the front end; written by compress.export. */",
         "",
