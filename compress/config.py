@@ -403,7 +403,7 @@ class TrainConfig(DataOptions, RunOptions, RecipeOptions, InputOptions):
 class TeachConfig(DataOptions, RunOptions, RecipeOptions, InputOptions):
     """python -m compress.teach"""
 
-    teacher: str = option("resnet10t", "teacher: any classifier of timm by name")
+    teacher: str = option("resnet10t", "teacher: a classifier of timm or a student, by name")
     teacher_map: str = option(
         "1x6", "least size of the teacher's last feature map", unit="mels x frames"
     )
@@ -439,7 +439,8 @@ class DistillConfig(DataOptions, RunOptions, RecipeOptions, TeachingOptions, Inp
     student: str = option("dsc500", "student to train (python -m compress lists them)")
     teacher: tuple[str, ...] = option(
         ("resnet10t",),
-        "teacher: any classifier of timm by name, or a run folder; several make an ensemble",
+        "teacher: a classifier of timm or a student, by name (NAME:SEED has a seed of its own), or "
+        "a run folder; several make an ensemble",
     )
     recipe: str = option("distill", "training recipe of the student: a name or a TOML file")
     without_teacher: bool = option(False, "train the twin: the same student without a teacher")
@@ -459,7 +460,7 @@ class CrossvalConfig(DataOptions, RunOptions, RecipeOptions, TeachingOptions):
         least=2, most=100,
     )  # fmt: skip
     teacher: tuple[str, ...] = option(
-        (), "distil from this teacher: a timm name, trained anew in each fold, or a run folder"
+        (), "distil from this teacher: a name, trained anew in each fold, or a run folder"
     )
     recipe: str = option(
         "", "training recipe (default: audiobots, or distill where there is a teacher)"
@@ -500,7 +501,7 @@ class SweepConfig(DataOptions, RunOptions, RecipeOptions, TeachingOptions):
     )
     warmup_epochs: int = option(5, "epochs before a trial may be stopped as hopeless", least=0)
     teacher: tuple[str, ...] = option(
-        (), "distil from this teacher: a timm name, trained first, or a run folder"
+        (), "distil from this teacher: a name, trained first, or a run folder"
     )
     recipe: str = option(
         "", "recipe that the trials change (default: audiobots, or distill with a teacher)"

@@ -41,7 +41,7 @@ def run(config: CrossvalConfig) -> int:
     from compress.data import open_chosen
 
     _check(config)
-    recipe, teacher_recipe = chosen_student.check(config)
+    recipe, teacher_recipes = chosen_student.check(config)
     tracking.check(config.logger)
     if config.fold_index is not None:
         fold_jobs.end_with_parent()
@@ -49,7 +49,7 @@ def run(config: CrossvalConfig) -> int:
     folds = folds_of(data, config)
     folder = config.out or config.runs / _name(config, data)
     if config.fold_index is not None:
-        return _one_fold(config, data, folds, folder, recipe, teacher_recipe)
+        return _one_fold(config, data, folds, folder, recipe, teacher_recipes)
     if not config.collect:
         _train(config, data, folds, folder)
     return _gather(config, data, folds, folder)
@@ -95,7 +95,7 @@ def _one_fold(
     folds: list[int],
     folder: Path,
     recipe: Recipe,
-    teacher_recipe: Recipe,
+    teacher_recipes: dict[str, Recipe],
 ) -> int:
     """The run of one fold, and a record of it in the folder of the cross-validation."""
     from compress import fold_jobs, runs
@@ -107,7 +107,7 @@ def _one_fold(
         raise InputError(f"--fold-index {fold}: the folds are {folds[0]} to {folds[-1]}")
     chosen = {"fold": fold, "folds": None if data.folds is not None else config.folds}
     session = open_session(_as_data_options(config, chosen), config)
-    run = train_student(session, config, recipe, teacher_recipe)
+    run = train_student(session, config, recipe, teacher_recipes)
     found = run.metrics()["splits"]["test"]
     record = {"fold": fold, "run": os.path.relpath(run.folder, folder), "key": run.key}
     if session.leads:

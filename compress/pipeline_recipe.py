@@ -37,6 +37,7 @@ from compress.config import (
     read_toml,
 )
 from compress.errors import InputError
+from compress.registry import teacher_and_seed
 from compress.runs import Run
 
 FOLDER = Path(__file__).parent / "recipes" / "pipelines"
@@ -332,7 +333,7 @@ def _steps_of(
 ) -> list[Step]:
     row = STAGES[stage]
     table = {**row.defaults, **recipe.tables.get(stage, {})}
-    seed = table.pop("seed", seed)
+    common_seed = table.pop("seed", seed)
     variants: Sequence[Any] = [None]
     if row.several and isinstance(table.get(row.several), list):
         variants = table.pop(row.several)
@@ -341,6 +342,11 @@ def _steps_of(
     found = []
     for variant in variants:
         own = table if variant is None else table | {row.several: variant}
+        seed = common_seed
+        if stage == "teach" and isinstance(own.get("teacher"), str):
+            teacher, own_seed = teacher_and_seed(own["teacher"])
+            own, seed = own | {"teacher": teacher}, seed if own_seed is None else own_seed
+            variant = None if variant is None else teacher
         key = runs.digest([stage, own, seed, fold, dict(recipe.data), chain.digest])
         parts = [stage, *([runs.slug(str(variant))] if len(variants) > 1 else []), f"s{seed}"]
         parts += [f"fold{fold}"] if fold is not None else []

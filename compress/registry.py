@@ -176,13 +176,25 @@ def arguments_of(model: Any) -> dict[str, Any]:
 def check_student(name: str) -> None:
     """Refuse a name that no builder has, before any data is read."""
     if name.startswith(TIMM_PREFIX):
-        check_teacher(name.removeprefix(TIMM_PREFIX))
+        _check_timm(name.removeprefix(TIMM_PREFIX))
     else:
         lookup(STUDENTS, "student", name)
 
 
-def check_teacher(name: str) -> None:
-    """Refuse a name that timm does not have, before any data is read."""
+def check_teacher(text: str) -> None:
+    """Refuse what is neither a student's name nor timm's, before any data is read."""
+    name, _ = teacher_and_seed(text)
+    if name not in STUDENTS:
+        _check_timm(name)
+
+
+def teacher_and_seed(text: str) -> tuple[str, int | None]:
+    """A teacher as an option names it: ``NAME``, or ``NAME:SEED`` with a seed of its own."""
+    name, colon, seed = text.rpartition(":")
+    return (name, int(seed)) if colon and seed.isdecimal() else (text, None)
+
+
+def _check_timm(name: str) -> None:
     check = importlib.import_module("teachers.timm_teacher").check_name
     try:
         check(name)

@@ -31,7 +31,7 @@ def run(config: SweepConfig) -> int:
     from compress import chosen_student, search_space, study
 
     study.check_installed()
-    recipe, teacher_recipe = chosen_student.check(config)
+    recipe, teacher_recipes = chosen_student.check(config)
     space = search_space.load(config.space)
     if config.devices * config.nodes > 1:
         raise InputError("--devices, --nodes: a trial runs in one process; start several commands")
@@ -56,7 +56,7 @@ def run(config: SweepConfig) -> int:
         + (f"; {before} finished before" if before else "")
     )
     if before < config.trials:
-        distillation = chosen_student.distillation_of(session, config, teacher_recipe)
+        distillation = chosen_student.distillation_of(session, config, teacher_recipes)
         with cli.progress(config.trials, "trials", "trial") as bar:
             bar.update(before)
             trials.run(config.trials, _objective(config, session, recipe, distillation, bar))

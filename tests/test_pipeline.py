@@ -224,6 +224,23 @@ def test_seeds_and_teachers_make_runs_of_their_own(tmp_path):
     assert not {s.folder for s in changed} & {s.folder for s in planned}
 
 
+def test_teachers_of_one_student_keep_their_seeds(tmp_path):
+    path = tmp_path / "p.toml"
+    path.write_text(
+        'stages = ["teach", "distill"]\ndata = "scenes:100"\n'
+        '[teach]\nteacher = ["audiobot50:0", "audiobot50:1"]\nrecipe = "audiobots"\n'
+        '[distill]\nstudent = "dsc50"\n'
+    )
+    options = PipelineConfig(recipe=str(path), seeds="0,1", runs=tmp_path / "runs")
+    planned = pipeline_recipe.steps(pipeline_recipe.load(options), options)
+    assert [(step.stage, step.config.seed) for step in planned] == [
+        ("teach", 0), ("teach", 1), ("distill", 0), ("distill", 1)
+    ]  # fmt: skip
+    assert [step.config.teacher for step in planned[:2]] == ["audiobot50"] * 2
+    teachers = tuple(str(step.folder) for step in planned[:2])
+    assert all(step.config.teacher == teachers for step in planned[2:])
+
+
 def test_the_command_line_goes_before_the_recipe(tmp_path):
     path = tmp_path / "p.toml"
     path.write_text('stages = ["distill"]\ndata = "scenes:100"\ndata_seed = 3\nfolds = [1, 2]\n')
