@@ -346,7 +346,7 @@ def test_time_frequency_arguments_that_make_no_network(wrong: dict[str, object])
 
 
 def test_frequency_ends_in_one_row_and_time_is_kept() -> None:
-    """At 32 bands x 96 frames: 8 x, 4 x fewer of each, then a weight for every band that is left."""
+    """An eighth of the bands, a quarter of the frames, then a weight for every band left."""
     model = tfnet50().eval()
     with torch.no_grad():
         stages = model.stages(torch.zeros(2, 1, 32, 96))
