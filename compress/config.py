@@ -565,6 +565,17 @@ class ReportConfig:
     out: Path | None = option(None, "folder to write the report into (default: report in --runs)")
     budgets: Path | None = option(None, "limits (default: budgets.toml here, else 500,000 params)")
     details: int = option(12, "runs with confusion matrix, recalls and curves", least=0)
+    results: bool = option(
+        False, "every network over its seeds: results.md, results.json and Pareto figures"
+    )
+    baseline: str | None = option(
+        None,
+        "network or run folder whose errors the results are divided by (default: audiobot500 where "
+        "there is one)",
+    )
+    readme: Path | None = option(
+        None, "file that gets the results, between its lines <!-- results: begin --> and end"
+    )
     costs: Path | None = option(
         None, "what wrong decisions cost (default: costs.toml here, else the shipped ones)"
     )

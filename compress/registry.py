@@ -48,6 +48,16 @@ STUDENTS: dict[str, Row] = {
         "residual depthwise-separable network for 50K parameters and 3.8 M MACs",
         "own design after MobileNet, arXiv 1704.04861",
     ),
+    "tfnet500": Row(
+        "students.timefrequency:tfnet500",
+        "plain convolutions, then blocks along time alone, for 500K parameters and 17.6 M MACs",
+        "own design after the frequency and time steps of BC-ResNet, arXiv 2106.04140",
+    ),
+    "tfnet50": Row(
+        "students.timefrequency:tfnet50",
+        "plain convolutions, then blocks along time alone, for 50K parameters and 3.8 M MACs",
+        "own design after the frequency and time steps of BC-ResNet, arXiv 2106.04140",
+    ),
     "audiobot500-dsc": Row(
         "students.audiobot:audiobot500_dsc",
         "audiobot500 with every convolution but the first made depthwise-separable",

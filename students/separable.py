@@ -32,21 +32,26 @@ from students.layers import (
 
 
 class SeparableBlock(nn.Module):
-    """Depthwise k x k and two pointwise convolutions: (B, inputs, h, w) -> (B, outputs, h', w')."""
+    """Depthwise k x k and two pointwise convolutions: (B, inputs, h, w) -> (B, outputs, h', w').
+
+    kernel: a side of the square, or (mels, frames).
+    """
 
     def __init__(
         self,
         inputs: int,
         inner: int,
         outputs: int,
-        kernel: int,
+        kernel: int | tuple[int, int],
         stride: tuple[int, int],
         skip: bool,
     ) -> None:
         super().__init__()
         self.skip = skip
+        size = (kernel, kernel) if isinstance(kernel, int) else kernel
+        padding = (size[0] // 2, size[1] // 2)
         self.depthwise = nn.Sequential(
-            nn.Conv2d(inputs, inputs, kernel, stride, kernel // 2, groups=inputs, bias=False),
+            nn.Conv2d(inputs, inputs, size, stride, padding, groups=inputs, bias=False),
             nn.BatchNorm2d(inputs),
         )
         self.expand = nn.Sequential(
