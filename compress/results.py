@@ -119,8 +119,8 @@ def _result(
     integers = [int8[m.entry.run] for m in group if m.entry.run in int8]
     sizes = [m.entry.record.file_bytes for m in integers if m.entry.record.file_bytes]
     seconds = [s for m in group if (s := m.metrics.get("seconds")) is not None]
-    seeds = sorted({m.manifest.get("seed") for m in group if m.manifest.get("seed") is not None})
-    folds = sorted({m.manifest.get("fold") for m in group if m.manifest.get("fold") is not None})
+    seeds = sorted({s for m in group if (s := m.manifest.get("seed")) is not None})
+    folds = sorted({f for m in group if (f := m.manifest.get("fold")) is not None})
     return Result(
         name=record.name,
         stage=record.stage,

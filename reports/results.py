@@ -11,9 +11,13 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from reports.records import pareto_front
 from reports.tables import MISSING, count, escape_markdown, millions
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 BEGIN, END = "<!-- results: begin -->", "<!-- results: end -->"
 """Between these lines of a README the results stand."""
@@ -241,7 +245,7 @@ def save_pareto(results: Sequence[Result], path: Path, form: str = "png") -> Non
     figure.savefig(path, format=form, metadata={"Date": None} if form == "svg" else None)
 
 
-def _name_points(axis: object, points_of: Sequence[tuple[Result, float]]) -> None:
+def _name_points(axis: Axes, points_of: Sequence[tuple[Result, float]]) -> None:
     """The name of each network beside its most accurate point."""
     best: dict[tuple[str, float], Result] = {}
     for result, cost in points_of:
@@ -253,17 +257,17 @@ def _name_points(axis: object, points_of: Sequence[tuple[Result, float]]) -> Non
         at = 100 * result.accuracy.mean
         near = [y for x, y in taken if abs(math.log(x / cost)) < 0.5 and abs(y - at) < 0.25]
         axis.annotate(name, (cost, at), (6, 5 - 12 * len(near)), textcoords="offset points",
-                      fontsize=8.5)  # type: ignore[attr-defined]  # fmt: skip
+                      fontsize=8.5)  # fmt: skip
         taken.append((cost, at))
 
 
-def _round_ticks(axis: object, low: float, high: float) -> None:
+def _round_ticks(axis: Axes, low: float, high: float) -> None:
     from matplotlib.ticker import NullFormatter
 
     decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
     ticks = [m * 10.0**d for d in decades for m in (1, 2, 5) if low <= m * 10.0**d <= high]
-    axis.set_xticks(ticks, [_short(tick) for tick in ticks])  # type: ignore[attr-defined]
-    axis.xaxis.set_minor_formatter(NullFormatter())  # type: ignore[attr-defined]
+    axis.set_xticks(ticks, [_short(tick) for tick in ticks])
+    axis.xaxis.set_minor_formatter(NullFormatter())
 
 
 def _short(value: float) -> str:

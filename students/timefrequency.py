@@ -90,7 +90,8 @@ class TimeFrequencyNet(nn.Module):
         for inputs, outputs, kernel, stride in zip(
             channels[:-1], widths, kernels, strides, strict=True
         ):
-            stages.append(_convolution(inputs, outputs, kernel, tuple(stride), kernel // 2))
+            step = (stride[0], stride[1])
+            stages.append(_convolution(inputs, outputs, kernel, step, kernel // 2))
             bands = -(-bands // stride[0])
         self.stages = nn.Sequential(*stages)
         self.row = _convolution(widths[-1], row_width, (bands, 1), (1, 1), 0)
@@ -106,10 +107,12 @@ class TimeFrequencyNet(nn.Module):
 
     def measured_arguments(self) -> dict[str, Any]:
         """``arguments`` with the widths that the layers have now, after pruning in place."""
+        stages = [stage for stage in self.stages if isinstance(stage, nn.Sequential)]
+        blocks = [block for block in self.blocks if isinstance(block, SeparableBlock)]
         return self.arguments | {
-            "widths": [stage[0].out_channels for stage in self.stages],
+            "widths": [stage[0].out_channels for stage in stages],
             "row_width": self.row[0].out_channels,
-            "inner_widths": [block.expand[0].out_channels for block in self.blocks],
+            "inner_widths": [block.expand[0].out_channels for block in blocks],
         }
 
     def forward(self, windows: Tensor) -> Tensor:
@@ -121,7 +124,7 @@ def _convolution(
     inputs: int,
     outputs: int,
     kernel: int | tuple[int, int],
-    stride: tuple[int, ...],
+    stride: tuple[int, int],
     padding: int,
 ) -> nn.Sequential:
     return nn.Sequential(

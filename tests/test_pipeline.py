@@ -199,8 +199,10 @@ def test_shipped_recipes_are_sound(name, tmp_path):
     options = PipelineConfig(recipe=name, data="scenes:100", runs=tmp_path)
     recipe = pipeline_recipe.load(options)
     planned = pipeline_recipe.steps(recipe, options)
-    folds = len(recipe.folds)
-    assert len(planned) == folds * (len(recipe.stages) - 1) + 1
+    several = [("teach", "teacher"), ("export", "format")]
+    lists = [recipe.tables.get(stage, {}).get(option) for stage, option in several]
+    more = sum(len(values) - 1 for values in lists if isinstance(values, list))
+    assert len(planned) == len(recipe.folds) * (len(recipe.stages) - 1 + more) + 1
     assert len({step.folder for step in planned}) == len(planned)
     assert planned[-1].stage == "report"
 
