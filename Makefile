@@ -2,9 +2,10 @@
 PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python
-READY := $(VENV)/.ready
+LOCK := .ci/requirements.lock
+READY := $(VENV)/.ready$(if $(LOCKED),-locked)
 
-.PHONY: distill test fuzz report gate setup chip-tools clean
+.PHONY: distill test coverage types fuzz report gate setup lock licences audit chip-tools clean
 
 distill: setup
 	$(RUN) -m compress.distill --student dsc500
@@ -12,6 +13,7 @@ distill: setup
 
 test: setup
 	$(RUN) -m ruff check .
+	$(RUN) -m mypy
 	OMP_NUM_THREADS=1 $(RUN) -m pytest --numprocesses 2 --dist loadfile
 
 # Damaged files for every reader, some minutes.
@@ -26,11 +28,14 @@ gate: setup
 
 setup: $(READY)
 
-$(READY): pyproject.toml
+# LOCKED=1 installs the versions and hashes of .ci/requirements.lock, as continuous integration does;
+# what is left to pip's own choice after that is the CUDA libraries of an ordinary build of torch.
+$(READY): pyproject.toml $(if $(LOCKED),$(LOCK))
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "error: $(PYTHON) is older than 3.11; give another: make PYTHON=python3.12" >&2; exit 2; }
 	@test -x $(RUN) || $(PYTHON) -m venv $(VENV)
 	@echo "setting up $(VENV) (once, some minutes)"
+	@$(if $(LOCKED),.ci/install_locked $(RUN) $(LOCK))
 	@$(RUN) -m pip install --quiet --quiet --disable-pip-version-check --editable '.[test]'
 	@touch $(READY)
 

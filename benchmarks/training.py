@@ -2,16 +2,18 @@
 
     python benchmarks/training.py [--student audiobot500] [--batch 8 32 128] [--seconds 6]
 
-Four ways to train one student, taken in turn in one process on the same windows:
+Five ways to train one student, taken in turn in one process on the same windows:
 
     ours       compress.fit on int16 codes from a memory-mapped file, with the report's augmentation
     bfloat16   the same with --precision bfloat16
+    distilled  ours under a teacher whose logits are stored, one set per view
     bare       a PyTorch loop over float tensors in memory, standardised before, not augmented
     original   a Dataset item by item, a DataLoader with one worker, augmentation batch by batch in
                numpy, as the AudioBots project did
 
-Prints windows per second (median of the rounds), their ratios, and the share of the machine's
-matrix-product peak (measured in the same run) that our training reaches.
+Prints windows per second (median of the rounds), their ratios, what a distilled epoch costs in
+plain ones, and the share of the machine's matrix-product peak (measured in the same run) that our
+training reaches.
 """
 
 from __future__ import annotations
@@ -29,10 +31,12 @@ from torch import nn
 
 from compress import fit, measure, recipe, registry
 from compress.data.sets import SpectrogramSet, encode_db
+from compress.losses.distillation import SoftTargets
 from compress.material import Batch, Material, measure_normalisation
-from compress.tasks import LabelTask
+from compress.tasks import DistillTask, LabelTask
 
 CLASSES = 5
+VIEWS = 6
 
 
 def made_up_set(folder: Path, count: int) -> SpectrogramSet:
@@ -56,7 +60,7 @@ def made_up_set(folder: Path, count: int) -> SpectrogramSet:
 
 
 def ours(
-    data: SpectrogramSet, student: str, bfloat16: bool = False
+    data: SpectrogramSet, student: str, bfloat16: bool = False, distilled: bool = False
 ) -> Callable[[int, int, float], float]:
     from lightning_fabric import Fabric
 
@@ -67,7 +71,10 @@ def ours(
     fabric = Fabric(accelerator="cpu", devices=1)
     model = registry.build_student(student).to(memory_format=torch.channels_last)
     model, optimiser = fabric.setup(model, fit.make_optimiser(model, rules))
-    task = LabelTask(rules, material.class_counts)
+    task: fit.Task = LabelTask(rules, material.class_counts)
+    if distilled:
+        logits = torch.randn(VIEWS, len(data), CLASSES)
+        task = DistillTask(rules, SoftTargets(2.0), 0.1, 0.9, logits, material.class_counts)
 
     def run(batch: int, round_: int, seconds: float) -> float:
         until = time.perf_counter() + seconds
@@ -75,7 +82,7 @@ def ours(
 
         def some() -> Iterator[Batch]:
             nonlocal seen
-            for piece in material.batches(round_, 0, batch, view=round_):
+            for piece in material.batches(round_, 0, batch, view=round_ % VIEWS):
                 yield piece
                 seen += len(piece.x)
                 if time.perf_counter() > until:
@@ -90,6 +97,10 @@ def ours(
 
 def bfloat16(data: SpectrogramSet, student: str) -> Callable[[int, int, float], float]:
     return ours(data, student, bfloat16=True)
+
+
+def distilled(data: SpectrogramSet, student: str) -> Callable[[int, int, float], float]:
+    return ours(data, student, distilled=True)
 
 
 def step(model: nn.Module, optimiser: torch.optim.Optimizer, x: torch.Tensor, y: torch.Tensor):
@@ -206,12 +217,13 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         data = made_up_set(Path(folder), 12_000)
         ways = {
-            way.__name__: way(data, options.student) for way in (ours, bfloat16, bare, original)
+            way.__name__: way(data, options.student)
+            for way in (ours, bfloat16, distilled, bare, original)
         }
         macs = measure.count_macs(registry.build_student(options.student), 32, 96)
         print(f"{options.student}, {torch.get_num_threads()} threads, torch {torch.__version__}")
-        print("batch     ours  bfloat16     bare  original  ours/bare  ours/original  ", end="")
-        print("bfloat16/original  share of peak")
+        print("batch     ours  bfloat16  distilled     bare  original  ours/bare  ", end="")
+        print("ours/original  bfloat16/original  distilled epoch  share of peak")
         for batch in options.batch:
             speeds: dict[str, list[float]] = {name: [] for name in ways}
             for way in ways.values():
@@ -224,13 +236,19 @@ def main() -> None:
             middle = {name: statistics.median(found) for name, found in speeds.items()}
             ratios = {
                 (a, b): statistics.median(x / y for x, y in zip(speeds[a], speeds[b], strict=True))
-                for a, b in (("ours", "bare"), ("ours", "original"), ("bfloat16", "original"))
+                for a, b in (
+                    ("ours", "bare"),
+                    ("ours", "original"),
+                    ("bfloat16", "original"),
+                    ("ours", "distilled"),
+                )
             }
             share = middle["ours"] * macs * 2 * 3 / statistics.median(peaks)
             print(
-                f"{batch:5d} {middle['ours']:8.0f} {middle['bfloat16']:9.0f} {middle['bare']:8.0f} "
-                f"{middle['original']:9.0f} {ratios['ours', 'bare']:10.2f} "
-                f"{ratios['ours', 'original']:14.2f} {ratios['bfloat16', 'original']:18.2f} "
+                f"{batch:5d} {middle['ours']:8.0f} {middle['bfloat16']:9.0f} "
+                f"{middle['distilled']:10.0f} {middle['bare']:8.0f} {middle['original']:9.0f} "
+                f"{ratios['ours', 'bare']:10.2f} {ratios['ours', 'original']:14.2f} "
+                f"{ratios['bfloat16', 'original']:18.2f} {ratios['ours', 'distilled']:16.2f} "
                 f"{share:14.2f}"
             )
 

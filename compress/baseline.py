@@ -150,7 +150,7 @@ def _make(
         )
     evaluate.save_decisions(folder / runs.DECISIONS, decisions["test"])
     numbers = baselines.count_numbers(arrays)
-    figures = {
+    figures: dict[str, Any] = {
         "artifact": MODEL_FILE,
         "sha256": runs.sha256_file(path),
         "params": numbers,

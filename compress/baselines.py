@@ -167,7 +167,7 @@ def random_forest(training: Training) -> Arrays:
         "left": children("children_left"),
         "right": children("children_right"),
         "leaf": leaf,
-        "depth": np.int64(max(tree.max_depth for tree in trees)),
+        "depth": np.array(max(tree.max_depth for tree in trees), np.int64),
     }
 
 

@@ -40,7 +40,7 @@ def save(
     """Write model.json and weights.safetensors."""
     from safetensors.torch import save as to_bytes
 
-    described = {"family": family, "name": name, "arguments": dict(model.arguments)}
+    described = {"family": family, "name": name, "arguments": registry.arguments_of(model)}
     write_json(folder / MODEL, described | {"normalise": normalisation.kind})
     tensors = {
         _NETWORK + key: value.detach().cpu().contiguous().clone()

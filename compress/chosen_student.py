@@ -5,6 +5,7 @@ What crossval and sweep share; the runs are those of compress.train and compress
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from compress import recipe as recipes
@@ -23,21 +24,25 @@ def recipe_name(config: CrossvalConfig | SweepConfig) -> str:
     return config.recipe or ("distill" if config.teacher else "audiobots")
 
 
-def check(config: CrossvalConfig | SweepConfig) -> tuple[Recipe, Recipe]:
-    """(recipe of the student, of its teachers); raises InputError before any data is read."""
+def check(config: CrossvalConfig | SweepConfig) -> tuple[Recipe, dict[str, Recipe]]:
+    """Recipes of the student and, by name, of its teachers; InputError before data is read."""
     recipe = recipes.chosen(recipe_name(config), config.student, config)
-    teacher_recipe = recipes.load(config.teacher_recipe, epochs=config.teacher_epochs)
+    teacher_recipes = recipes.of_teachers(
+        config.teacher_recipe, config.teacher, config.teacher_epochs
+    )
     map_size(config.teacher_map)
     registry.lookup(registry.DISTILL_LOSSES, "distillation loss", config.method)
     registry.check_student(config.student)
     for name in config.teacher:
         if not is_folder(name):
             registry.check_teacher(name)
-    return recipe, teacher_recipe
+    return recipe, teacher_recipes
 
 
 def distillation_of(
-    session: Session, config: CrossvalConfig | SweepConfig, teacher_recipe: Recipe
+    session: Session,
+    config: CrossvalConfig | SweepConfig,
+    teacher_recipes: Mapping[str, Recipe],
 ) -> Distillation | None:
     """The teachers, trained where they must be, and how they are listened to; None without any."""
     from compress.student_runs import Distillation
@@ -46,7 +51,7 @@ def distillation_of(
     if not config.teacher:
         return None
     teachers = [
-        chosen_teacher(session, name, teacher_recipe, config.teacher_map, config.pretrained)
+        chosen_teacher(session, name, teacher_recipes, config.teacher_map, config.pretrained)
         for name in config.teacher
     ]
     return Distillation(
@@ -61,12 +66,15 @@ def distillation_of(
 
 
 def train_student(
-    session: Session, config: CrossvalConfig, recipe: Recipe, teacher_recipe: Recipe
+    session: Session,
+    config: CrossvalConfig,
+    recipe: Recipe,
+    teacher_recipes: Mapping[str, Recipe],
 ) -> Run:
     """An ordinary run, the same that compress.train or compress.distill makes."""
     from compress.student_runs import distilled_run, twin_run
 
-    distillation = distillation_of(session, config, teacher_recipe)
+    distillation = distillation_of(session, config, teacher_recipes)
     if distillation is None:
         return twin_run(
             session,

@@ -10,12 +10,11 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from compress import config as options
+from compress.config import Config
 from compress.errors import InputError
-
-Config = TypeVar("Config")
 
 _DISK_ERRORS = {
     errno.ENOSPC: "the disk is full; free some space and run the same command again",

@@ -17,11 +17,14 @@ import typing
 from collections.abc import Iterable, Sequence
 from dataclasses import MISSING, dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from compress.errors import InputError
 
-Config = TypeVar("Config")
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+Config = TypeVar("Config", bound="DataclassInstance")
 
 
 def option(
@@ -117,7 +120,7 @@ def _convert(spec: dataclasses.Field[Any], kind: type, value: Any) -> Any:
 def build(config_class: type[Config], values: dict[str, Any], source: str) -> Config:
     """Check raw ``values`` against the dataclass; raises InputError with all faults."""
     hints = typing.get_type_hints(config_class)
-    fields = dataclasses.fields(config_class)  # type: ignore[arg-type]
+    fields = dataclasses.fields(config_class)
     specs = {spec.name: spec for spec in fields if spec.metadata}
     faults: list[str] = []
     checked: dict[str, Any] = {}
@@ -169,7 +172,9 @@ def _describe(spec: dataclasses.Field[Any], kind: type, several: bool) -> str:
     return text.replace("%", "%%")
 
 
-def parser_for(config_class: type, prog: str, description: str) -> argparse.ArgumentParser:
+def parser_for(
+    config_class: type[DataclassInstance], prog: str, description: str
+) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog=prog, description=description, formatter_class=_Help, allow_abbrev=False
     )
@@ -233,7 +238,7 @@ def parse(config_class: type[Config], argv: Sequence[str], prog: str, descriptio
     if extras:
         flags = [
             spec.metadata.get("flag") or flag_of(spec.name)
-            for spec in dataclasses.fields(config_class)  # type: ignore[arg-type]
+            for spec in dataclasses.fields(config_class)
             if not spec.metadata.get("positional")
         ]
         unknown = ", ".join(f"{extra}{nearest(extra, flags)}" for extra in extras)
@@ -253,10 +258,37 @@ def map_size(text: str) -> tuple[int, int]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class DataOptions:
-    """Which data a command reads and how it is split."""
+class RecipeDataOptions:
+    """Which data a command reads and how it is split, where a recipe says what is not given."""
 
-    data: str = option(
+    data: str | None = option(None, "data set, as for distill (default: the recipe's)")
+    data_seed: int | None = option(
+        None, "seed of the synthetic scenes and of the split (default: the recipe's)", least=0
+    )
+    fold: int | None = option(
+        None, "official fold that is the test set (default: the recipe's folds, in turn)", least=1
+    )
+    folds: int | None = option(
+        None, "folds to deal outside the test, where none are official", least=2, most=100
+    )
+    classes: str | None = option(
+        None, "class names, as for distill (default: the recipe's)", choices=("own", "five")
+    )
+    reference: str | None = option(
+        None, "what 0 dB means, as for distill (default: the recipe's)", choices=("clip", "fixed")
+    )
+    strict: bool = option(False, "refuse a data set with unreadable files instead of skipping them")
+    cache: Path | None = option(
+        None, "folder for prepared data (default: $COMPRESS_CACHE or ~/.cache/compress-workbench)"
+    )
+    workers: int = option(0, "processes that prepare data; 0: one per core", least=0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataOptions(RecipeDataOptions):
+    """Which data a command reads and how it is split. ``data`` None: that of the given run."""
+
+    data: str | None = option(
         "scenes",
         "data set: scenes[:N] (built in, synthetic), a folder with training.npy, a folder of class "
         "folders of audio, or a folder in ESC-50 or FSD50K layout",
@@ -265,9 +297,6 @@ class DataOptions:
     fold: int | None = option(
         None, "official fold that is the test (ESC-50 layout); with --folds that of validation",
         least=1,
-    )
-    folds: int | None = option(
-        None, "folds to deal outside the test, where none are official", least=2, most=100
     )
     classes: str = option(
         "own",
@@ -279,18 +308,13 @@ class DataOptions:
         "what 0 dB means: each clip's loudest bin as in the report, or a fixed level as on a chip",
         choices=("clip", "fixed"),
     )
-    strict: bool = option(False, "refuse a data set with unreadable files instead of skipping them")
-    cache: Path | None = option(
-        None, "folder for prepared data (default: $COMPRESS_CACHE or ~/.cache/compress-workbench)"
-    )
-    workers: int = option(0, "processes that prepare data; 0: one per core", least=0)
 
 
 @dataclass(frozen=True, kw_only=True)
-class RunOptions:
-    """Where and how a command that trains runs."""
+class ContinuingOptions:
+    """Where and how a command that goes on with a run computes. ``seed`` None: the run's."""
 
-    seed: int = option(0, "seed of weights, batches, dropout and augmentation", least=0)
+    seed: int | None = option(None, "seed (default: the run's)", least=0)
     device: str = option("auto", "where to compute", choices=("auto", "cpu", "cuda", "mps"))
     devices: int = option(1, "processes (devices) that train together", least=1)
     nodes: int = option(1, "machines that train together (start the command on each)", least=1)
@@ -301,6 +325,13 @@ class RunOptions:
     logger: tuple[str, ...] = option(
         ("csv",), "where the curves go while it trains: csv, tensorboard, wandb, mlflow"
     )
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunOptions(ContinuingOptions):
+    """Where and how a command that trains runs."""
+
+    seed: int = option(0, "seed of weights, batches, dropout and augmentation", least=0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -372,7 +403,7 @@ class TrainConfig(DataOptions, RunOptions, RecipeOptions, InputOptions):
 class TeachConfig(DataOptions, RunOptions, RecipeOptions, InputOptions):
     """python -m compress.teach"""
 
-    teacher: str = option("resnet10t", "teacher: any classifier of timm by name")
+    teacher: str = option("resnet10t", "teacher: a classifier of timm or a student, by name")
     teacher_map: str = option(
         "1x6", "least size of the teacher's last feature map", unit="mels x frames"
     )
@@ -408,7 +439,8 @@ class DistillConfig(DataOptions, RunOptions, RecipeOptions, TeachingOptions, Inp
     student: str = option("dsc500", "student to train (python -m compress lists them)")
     teacher: tuple[str, ...] = option(
         ("resnet10t",),
-        "teacher: any classifier of timm by name, or a run folder; several make an ensemble",
+        "teacher: a classifier of timm or a student, by name (NAME:SEED has a seed of its own), or "
+        "a run folder; several make an ensemble",
     )
     recipe: str = option("distill", "training recipe of the student: a name or a TOML file")
     without_teacher: bool = option(False, "train the twin: the same student without a teacher")
@@ -428,7 +460,7 @@ class CrossvalConfig(DataOptions, RunOptions, RecipeOptions, TeachingOptions):
         least=2, most=100,
     )  # fmt: skip
     teacher: tuple[str, ...] = option(
-        (), "distil from this teacher: a timm name, trained anew in each fold, or a run folder"
+        (), "distil from this teacher: a name, trained anew in each fold, or a run folder"
     )
     recipe: str = option(
         "", "training recipe (default: audiobots, or distill where there is a teacher)"
@@ -469,7 +501,7 @@ class SweepConfig(DataOptions, RunOptions, RecipeOptions, TeachingOptions):
     )
     warmup_epochs: int = option(5, "epochs before a trial may be stopped as hopeless", least=0)
     teacher: tuple[str, ...] = option(
-        (), "distil from this teacher: a timm name, trained first, or a run folder"
+        (), "distil from this teacher: a name, trained first, or a run folder"
     )
     recipe: str = option(
         "", "recipe that the trials change (default: audiobots, or distill with a teacher)"
@@ -493,7 +525,7 @@ class EnsembleConfig(DataOptions, RunOptions, RecipeOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class StreamConfig:
+class StreamConfig(DataOptions):
     """python -m compress.stream"""
 
     run: Path | None = option(None, "run folder of the model")
@@ -503,18 +535,6 @@ class StreamConfig:
     data: str | None = option(
         None, "data set (default: that of the run, from the cache), as for distill"
     )
-    data_seed: int = option(0, "seed of the synthetic scenes and of the split", least=0)
-    fold: int | None = option(None, "official fold that is the test set", least=1)
-    folds: int | None = option(None, "folds that were dealt outside the test", least=2, most=100)
-    classes: str = option(
-        "own", "class names of the data set, or the report's five", choices=("own", "five")
-    )
-    reference: str = option("clip", "what 0 dB means", choices=("clip", "fixed"))
-    strict: bool = option(False, "refuse a data set with unreadable files instead of skipping them")
-    cache: Path | None = option(
-        None, "folder for prepared data (default: $COMPRESS_CACHE or ~/.cache/compress-workbench)"
-    )
-    workers: int = option(0, "processes that prepare data; 0: one per core", least=0)
     out: Path | None = option(None, "folder to write into (default: the run folder)")
 
 
@@ -545,6 +565,17 @@ class ReportConfig:
     out: Path | None = option(None, "folder to write the report into (default: report in --runs)")
     budgets: Path | None = option(None, "limits (default: budgets.toml here, else 500,000 params)")
     details: int = option(12, "runs with confusion matrix, recalls and curves", least=0)
+    results: bool = option(
+        False, "every network over its seeds: results.md, results.json and Pareto figures"
+    )
+    baseline: str | None = option(
+        None,
+        "network or run folder whose errors the results are divided by (default: audiobot500 where "
+        "there is one)",
+    )
+    readme: Path | None = option(
+        None, "file that gets the results, between its lines <!-- results: begin --> and end"
+    )
     costs: Path | None = option(
         None, "what wrong decisions cost (default: costs.toml here, else the shipped ones)"
     )
@@ -638,7 +669,7 @@ class PredictConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class QuantizeConfig(DataOptions, RunOptions):
+class QuantizeConfig(DataOptions, ContinuingOptions):
     """python -m compress.quantize"""
 
     run: Path | None = option(None, "what to quantise: a run folder, or a float .onnx file")
@@ -689,7 +720,7 @@ class QuantizeConfig(DataOptions, RunOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class PruneConfig(DataOptions, RunOptions, RecipeOptions):
+class PruneConfig(DataOptions, ContinuingOptions, RecipeOptions):
     """python -m compress.prune"""
 
     run: Path | None = option(None, "run folder of the student (or teacher) to prune")
@@ -781,7 +812,7 @@ class ExportConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class PipelineConfig(DataOptions):
+class PipelineConfig(RecipeDataOptions):
     """python -m compress.pipeline"""
 
     recipe: str = option(
@@ -795,19 +826,6 @@ class PipelineConfig(DataOptions):
         None, "run folder that --from starts with, instead of this pipeline's own"
     )
     seeds: str | None = option(None, "seeds, for example 0,1,2 (default: the recipe's)")
-    data: str | None = option(None, "data set, as for distill (default: the recipe's)")
-    data_seed: int | None = option(
-        None, "seed of the synthetic scenes and of the split (default: the recipe's)", least=0
-    )
-    fold: int | None = option(
-        None, "official fold that is the test set (default: the recipe's folds, in turn)", least=1
-    )
-    classes: str | None = option(
-        None, "class names, as for distill (default: the recipe's)", choices=("own", "five")
-    )
-    reference: str | None = option(
-        None, "what 0 dB means, as for distill (default: the recipe's)", choices=("clip", "fixed")
-    )
     device: str = option("auto", "where to compute", choices=("auto", "cpu", "cuda", "mps"))
     threads: int = option(0, "CPU threads; 0: all cores", least=0)
     runs: Path = option(Path("runs"), "folder for the pipeline's folder of run folders")

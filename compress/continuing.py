@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from compress import checkpoint, cli, fit, runs, tracking
-from compress.config import RunOptions
+from compress.config import ContinuingOptions
 from compress.data.sets import SpectrogramSet, find_set
 from compress.errors import InputError
 from compress.material import Material
@@ -22,7 +22,7 @@ from compress.student_runs import Distillation, distill_task
 from compress.tasks import LabelTask
 
 
-def open_session_of(parent: Parent, run: Run, options: RunOptions, seed: int) -> Session:
+def open_session_of(parent: Parent, run: Run, options: ContinuingOptions, seed: int) -> Session:
     """Start the processes on the run's own data and split, with its network's normalisation."""
     tracking.check(options.logger)
     _, normalisation = checkpoint.load(run)

@@ -16,14 +16,17 @@ from __future__ import annotations
 import dataclasses
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from compress import cli
 from compress.config import CrossvalConfig
 from compress.errors import InputError
 
 if TYPE_CHECKING:
+    from compress.config import DataOptions
     from compress.data.sets import SpectrogramSet
+    from compress.recipe import Recipe
+    from compress.runs import Run
 
 OPTIONS = "crossval.toml"
 SUMMARY = "crossval.json"
@@ -38,7 +41,7 @@ def run(config: CrossvalConfig) -> int:
     from compress.data import open_chosen
 
     _check(config)
-    recipe, teacher_recipe = chosen_student.check(config)
+    recipe, teacher_recipes = chosen_student.check(config)
     tracking.check(config.logger)
     if config.fold_index is not None:
         fold_jobs.end_with_parent()
@@ -46,7 +49,7 @@ def run(config: CrossvalConfig) -> int:
     folds = folds_of(data, config)
     folder = config.out or config.runs / _name(config, data)
     if config.fold_index is not None:
-        return _one_fold(config, data, folds, folder, recipe, teacher_recipe)
+        return _one_fold(config, data, folds, folder, recipe, teacher_recipes)
     if not config.collect:
         _train(config, data, folds, folder)
     return _gather(config, data, folds, folder)
@@ -86,7 +89,14 @@ def _name(config: CrossvalConfig, data: SpectrogramSet) -> str:
     return f"{runs.slug(config.student)}-crossval-{name}-s{config.seed}-{key[:6]}"
 
 
-def _one_fold(config, data, folds, folder, recipe, teacher_recipe) -> int:
+def _one_fold(
+    config: CrossvalConfig,
+    data: SpectrogramSet,
+    folds: list[int],
+    folder: Path,
+    recipe: Recipe,
+    teacher_recipes: dict[str, Recipe],
+) -> int:
     """The run of one fold, and a record of it in the folder of the cross-validation."""
     from compress import fold_jobs, runs
     from compress.chosen_student import train_student
@@ -97,7 +107,7 @@ def _one_fold(config, data, folds, folder, recipe, teacher_recipe) -> int:
         raise InputError(f"--fold-index {fold}: the folds are {folds[0]} to {folds[-1]}")
     chosen = {"fold": fold, "folds": None if data.folds is not None else config.folds}
     session = open_session(_as_data_options(config, chosen), config)
-    run = train_student(session, config, recipe, teacher_recipe)
+    run = train_student(session, config, recipe, teacher_recipes)
     found = run.metrics()["splits"]["test"]
     record = {"fold": fold, "run": os.path.relpath(run.folder, folder), "key": run.key}
     if session.leads:
@@ -108,7 +118,7 @@ def _one_fold(config, data, folds, folder, recipe, teacher_recipe) -> int:
     return 0
 
 
-def _as_data_options(config: CrossvalConfig, changed: dict):
+def _as_data_options(config: CrossvalConfig, changed: dict[str, Any]) -> DataOptions:
     from compress.config import DataOptions
 
     values = {f.name: getattr(config, f.name) for f in dataclasses.fields(DataOptions)}
@@ -172,7 +182,7 @@ def _finished(folder: Path, fold: int) -> bool:
         return False
 
 
-def _run_of(folder: Path, fold: int):
+def _run_of(folder: Path, fold: int) -> Run:
     """The finished run of a fold, unchanged since; raises InputError."""
     from compress import fold_jobs, runs
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def run(config: DistillConfig) -> int:
-    recipe, teacher_recipe = check_options(config)
+    recipe, teacher_recipes = check_options(config)
 
     from compress import evaluate
     from compress.metrics import paired_difference
@@ -38,7 +38,7 @@ def run(config: DistillConfig) -> int:
     student = None
     if not config.without_teacher:
         teachers = [
-            chosen_teacher(session, name, teacher_recipe, config.teacher_map, config.pretrained)
+            chosen_teacher(session, name, teacher_recipes, config.teacher_map, config.pretrained)
             for name in config.teacher
         ]
         rows += [("teacher", teacher) for teacher in teachers]
@@ -79,7 +79,7 @@ def run(config: DistillConfig) -> int:
     return 0
 
 
-def check_options(config: DistillConfig) -> tuple[Recipe, Recipe]:
+def check_options(config: DistillConfig) -> tuple[Recipe, dict[str, Recipe]]:
     """Names, recipes and contradictions, before any data is read."""
     from compress import recipe as recipes
     from compress import registry
@@ -90,14 +90,16 @@ def check_options(config: DistillConfig) -> tuple[Recipe, Recipe]:
     registry.lookup(registry.DISTILL_LOSSES, "distillation loss", config.method)
     recipe = recipes.chosen(config.recipe, config.student, config)
     map_size(config.teacher_map)
-    teacher_recipe = recipes.load(config.teacher_recipe, epochs=config.teacher_epochs)
+    teacher_recipes = recipes.of_teachers(
+        config.teacher_recipe, config.teacher, config.teacher_epochs
+    )
     registry.lookup(registry.LABEL_LOSSES, "loss", recipe.label_loss)
     registry.check_student(config.student)
     if not config.without_teacher:
         for name in config.teacher:
             if not is_folder(name):
                 registry.check_teacher(name)
-    return recipe, teacher_recipe
+    return recipe, teacher_recipes
 
 
 if __name__ == "__main__":

@@ -34,7 +34,7 @@ def run(config: EnsembleConfig) -> int:
     if config.member:
         members = [runs.open_run(folder) for folder in config.member]
     else:
-        members = _trained(config)
+        members = _trained(config, str(config.student))
     check_members(members)
     data = recorded_data(members[0], config)
     result = ensemble_run(
@@ -79,19 +79,19 @@ def _check(config: EnsembleConfig) -> None:
         raise InputError("--devices, --nodes: members are trained in one process")
 
 
-def _trained(config: EnsembleConfig) -> list[Run]:
+def _trained(config: EnsembleConfig, student: str) -> list[Run]:
     """Members that differ by their seed alone; finished ones are taken as they are."""
     from compress import recipe as recipes
     from compress.session import open_session
     from compress.student_runs import twin_run
 
-    recipe = recipes.chosen(config.recipe, config.student, config)
+    recipe = recipes.chosen(config.recipe, student, config)
     options = config if config.data is not None else dataclasses.replace(config, data="scenes")
     session = open_session(options, options)
     members = []
     for seed in range(config.seed, config.seed + config.seeds):
         member = dataclasses.replace(session, seed=seed)
-        members.append(twin_run(member, config.student, recipe, kind="trained"))
+        members.append(twin_run(member, student, recipe, kind="trained"))
     return members
 
 

@@ -48,7 +48,9 @@ def run(config: ExploreConfig) -> int:
             if row["windows"]
         ],
         augmentations=(
-            exploration.augmented(data, split, config.seed) if config.augmentations else ()
+            exploration.augmented(data, split, config.seed)
+            if config.augmentations and split is not None
+            else ()
         ),
         notes=notes,
         made=time.strftime("%Y-%m-%d %H:%M"),

@@ -25,6 +25,7 @@ from compress import cli
 from compress.data.sets import SpectrogramSet
 from compress.errors import InputError
 from compress.material import Batch, Material, Normalisation, plain_batches
+from compress.memory_format import in_memory_format
 from compress.recipe import Recipe
 from compress.runs import atomic_path
 
@@ -65,7 +66,7 @@ def train_network(
 
     Continues from ``checkpoint`` where that exists. Raises InputError where the loss is not finite.
     """
-    model = model.to(memory_format=torch.channels_last)
+    model = in_memory_format(model, torch.channels_last)
     optimiser = make_optimiser(model, recipe)
     wrapped, optimiser = fabric.setup(model, optimiser)
     plateau = torch.optim.lr_scheduler.ReduceLROnPlateau(

@@ -75,8 +75,9 @@ def run_fold(folder: Path, options: Path, fold: int, working_folder: Path) -> Fo
             try:
                 code = process.wait()
             finally:
-                with contextlib.suppress(BrokenPipeError, AttributeError):
-                    process.stdin.close()
+                if process.stdin is not None:
+                    with contextlib.suppress(BrokenPipeError):
+                        process.stdin.close()
         if code == 2 and _HELD in _last_line(log) and time.monotonic() < until:
             time.sleep(1.0)  # the process of a lost worker is about to notice
             continue

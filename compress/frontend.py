@@ -16,7 +16,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -88,16 +88,16 @@ class FrontEnd:
         return asdict(self)
 
     @classmethod
-    def from_dict(cls, values: Mapping[str, object]) -> FrontEnd:
+    def from_dict(cls, values: Mapping[str, Any]) -> FrontEnd:
         """Rebuild from ``to_dict``; raises InputError on an unknown key."""
         known = {field.name for field in fields(cls)}
         unknown = sorted(set(values) - known)
         if unknown:
             raise InputError(f"front end: unknown settings {', '.join(unknown)}")
-        return cls(**values)  # type: ignore[arg-type]
+        return cls(**values)
 
 
-def hz_to_mel(hz: np.ndarray) -> np.ndarray:
+def hz_to_mel(hz: np.ndarray | float) -> np.ndarray:
     """Slaney's mel scale: linear to 1 kHz (15 mel), logarithmic above (27 mel per factor 6.4)."""
     hz = np.asarray(hz, dtype=np.float64)
     linear = hz * 3.0 / 200.0

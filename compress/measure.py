@@ -8,6 +8,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+from compress.registry import arguments_of
 from compress.subjects import Contribution, Value
 
 
@@ -21,7 +22,7 @@ def counted(model: nn.Module) -> dict[str, Value]:
     named = {key: value.numel() for key, value in model.named_parameters()}
     ranked = sorted(named.items(), key=lambda item: item[1], reverse=True)
     parts = tuple(Contribution(key, count) for key, count in ranked)
-    size = {"mels": 32, "frames": 96} | dict(model.arguments)
+    size = {"mels": 32, "frames": 96} | arguments_of(model)
     return {
         "params": Value(count_params(model), parts=parts),
         "macs": Value(count_macs(model, size["mels"], size["frames"])),

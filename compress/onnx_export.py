@@ -19,6 +19,7 @@ from torch import nn
 
 from compress.frontend import FLOOR_DB
 from compress.material import KNEE_DB, Normalisation
+from compress.memory_format import in_memory_format
 from compress.runs import atomic_path
 
 INPUT = "log_mel_db"
@@ -28,6 +29,10 @@ OPSET = 18
 
 class Deployed(nn.Module):
     """Normalisation and network: what the file computes."""
+
+    mean: torch.Tensor  # (1, 1, mels, 1)
+    gain: torch.Tensor
+    step_slope: torch.Tensor
 
     def __init__(self, network: nn.Module, normalisation: Normalisation) -> None:
         super().__init__()
@@ -56,8 +61,9 @@ def to_onnx(
     """Write one self-contained ONNX file (opset 18, dynamic batch) whole or not at all."""
     import onnx
 
-    deployed = Deployed(network, normalisation).cpu().eval()
-    deployed = deployed.to(memory_format=torch.contiguous_format)
+    deployed = in_memory_format(
+        Deployed(network, normalisation).cpu().eval(), torch.contiguous_format
+    )
     example = torch.zeros(2, 1, mels, frames)
     with _quiet():
         program = torch.onnx.export(
@@ -71,6 +77,7 @@ def to_onnx(
             dynamic_shapes={INPUT: {0: torch.export.Dim("batch")}},
             verbose=False,
         )
+    assert program is not None  # what dynamo=True gives
     model = program.model_proto
     for node in model.graph.node:
         del node.metadata_props[:]

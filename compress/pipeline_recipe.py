@@ -37,6 +37,7 @@ from compress.config import (
     read_toml,
 )
 from compress.errors import InputError
+from compress.registry import teacher_and_seed
 from compress.runs import Run
 
 FOLDER = Path(__file__).parent / "recipes" / "pipelines"
@@ -196,9 +197,9 @@ def _stages(value: Any, options: PipelineConfig, faults: list[str]) -> tuple[str
         faults.append("--run: say with --from which stage starts from it")
     if start and options.from_stage in ("teach", "distill", "report"):
         faults.append(f"--run: the stage {options.from_stage!r} starts from no student")
-    ends = (options.from_stage, options.until)
-    if all(name in order for name in ends) and order.index(ends[0]) > order.index(ends[1]):
-        faults.append(f"--from {ends[0]} stands behind --until {ends[1]}")
+    begin, end = options.from_stage, options.until
+    if begin in order and end in order and order.index(begin) > order.index(end):
+        faults.append(f"--from {begin} stands behind --until {end}")
     return tuple(dict.fromkeys(known))
 
 
@@ -332,7 +333,7 @@ def _steps_of(
 ) -> list[Step]:
     row = STAGES[stage]
     table = {**row.defaults, **recipe.tables.get(stage, {})}
-    seed = table.pop("seed", seed)
+    common_seed = table.pop("seed", seed)
     variants: Sequence[Any] = [None]
     if row.several and isinstance(table.get(row.several), list):
         variants = table.pop(row.several)
@@ -341,6 +342,11 @@ def _steps_of(
     found = []
     for variant in variants:
         own = table if variant is None else table | {row.several: variant}
+        seed = common_seed
+        if stage == "teach" and isinstance(own.get("teacher"), str):
+            teacher, own_seed = teacher_and_seed(own["teacher"])
+            own, seed = own | {"teacher": teacher}, seed if own_seed is None else own_seed
+            variant = None if variant is None else teacher
         key = runs.digest([stage, own, seed, fold, dict(recipe.data), chain.digest])
         parts = [stage, *([runs.slug(str(variant))] if len(variants) > 1 else []), f"s{seed}"]
         parts += [f"fold{fold}"] if fold is not None else []
@@ -350,7 +356,7 @@ def _steps_of(
         values["runs"] = root
         known = {spec.name for spec in dataclasses.fields(row.options)}
         values = {key: value for key, value in values.items() if key in known or key in own}
-        config = build(row.options, values, source=f"[{stage}]")
+        config: Any = build(row.options, values, source=f"[{stage}]")
         found.append(Step(stage, config, folder, seed, fold))
     return found
 

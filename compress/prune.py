@@ -106,7 +106,7 @@ def lines_of(parent: Run, result: Run) -> list[str]:
     figures, old = result.metrics(), parent.metrics()
     pruning = figures["pruning"]
     before, latency = pruning["before"], pruning["latency"]
-    rows = [("", "before", "after", "ratio")]
+    rows: list[tuple[str, ...]] = [("", "before", "after", "ratio")]
     for words, key in (("parameters", "params"), ("weights in the file", "file_params"),
                        ("MACs", "macs"), ("file bytes", "file_bytes")):  # fmt: skip
         rows.append(

@@ -6,6 +6,7 @@ result is a run folder of its own. Calibration uses the run's training windows, 
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from compress import cli
@@ -18,14 +19,14 @@ if TYPE_CHECKING:
 
 
 def run(config: QuantizeConfig) -> int:
-    check_options(config)
-    if not config.run.exists():
-        raise InputError(f"{config.run}: no such run folder or file")
+    given = check_options(config)
+    if not given.exists():
+        raise InputError(f"{given}: no such run folder or file")
 
     from compress.parents import open_parent
     from compress.quantized_runs import Quantisation, quantised_run
 
-    parent = open_parent(config.run, config)
+    parent = open_parent(given, config)
     seed = parent.seed if config.seed is None else config.seed
     wanted = Quantisation(
         calibration=config.calibration,
@@ -58,8 +59,8 @@ def run(config: QuantizeConfig) -> int:
     return 0
 
 
-def check_options(config: QuantizeConfig) -> None:
-    """Contradictions, before anything is read."""
+def check_options(config: QuantizeConfig) -> Path:
+    """What to quantise; raises InputError for contradictions before anything is read."""
     if config.run is None:
         raise InputError("--run must be given: a run folder, or a float .onnx file with --data")
     if config.qat and config.auto:
@@ -72,6 +73,7 @@ def check_options(config: QuantizeConfig) -> None:
         raise InputError("--clusters and --weight-bits 4 exclude each other; give one")
     if config.devices * config.nodes > 1:
         raise InputError("--devices, --nodes: quantising runs in one process")
+    return config.run
 
 
 def lines_of(parent: Parent, result: Run) -> list[str]:

@@ -14,7 +14,8 @@ from typing import Any
 
 from compress.config import RecipeOptions, build, nearest, option, read_toml
 from compress.errors import InputError
-from compress.registry import LABEL_LOSSES
+from compress.registry import LABEL_LOSSES, teacher_and_seed
+from compress.runs import is_folder
 
 FOLDER = Path(__file__).parent / "recipes"
 
@@ -147,6 +148,15 @@ def chosen(name: str, model: str, options: RecipeOptions) -> Recipe:
     """The recipe of a command: ``name`` for ``model``, changed by the command's options."""
     changes = {field.name: getattr(options, field.name) for field in fields(RecipeOptions)}
     return load(name, model, **changes)
+
+
+def of_teachers(name: str, teachers: Sequence[str], epochs: int | None) -> dict[str, Recipe]:
+    """The recipe ``name`` for each teacher that is no run folder, by the teacher as given."""
+    return {
+        teacher: load(name, teacher_and_seed(teacher)[0], epochs=epochs)
+        for teacher in teachers
+        if not is_folder(teacher)
+    }
 
 
 def load(name: str, model: str = "", **overrides: Any) -> Recipe:

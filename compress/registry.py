@@ -48,6 +48,16 @@ STUDENTS: dict[str, Row] = {
         "residual depthwise-separable network for 50K parameters and 3.8 M MACs",
         "own design after MobileNet, arXiv 1704.04861",
     ),
+    "tfnet500": Row(
+        "students.timefrequency:tfnet500",
+        "plain convolutions, then blocks along time alone, for 500K parameters and 17.6 M MACs",
+        "own design after the frequency and time steps of BC-ResNet, arXiv 2106.04140",
+    ),
+    "tfnet50": Row(
+        "students.timefrequency:tfnet50",
+        "plain convolutions, then blocks along time alone, for 50K parameters and 3.8 M MACs",
+        "own design after the frequency and time steps of BC-ResNet, arXiv 2106.04140",
+    ),
     "audiobot500-dsc": Row(
         "students.audiobot:audiobot500_dsc",
         "audiobot500 with every convolution but the first made depthwise-separable",
@@ -168,16 +178,33 @@ def build_teacher(name: str, **arguments: Any) -> Any:
         raise InputError(str(error)) from None
 
 
+def arguments_of(model: Any) -> dict[str, Any]:
+    """What makes the structure of a student or teacher again: the arguments of its builder."""
+    return dict(model.arguments)
+
+
 def check_student(name: str) -> None:
     """Refuse a name that no builder has, before any data is read."""
     if name.startswith(TIMM_PREFIX):
-        check_teacher(name.removeprefix(TIMM_PREFIX))
+        _check_timm(name.removeprefix(TIMM_PREFIX))
     else:
         lookup(STUDENTS, "student", name)
 
 
-def check_teacher(name: str) -> None:
-    """Refuse a name that timm does not have, before any data is read."""
+def check_teacher(text: str) -> None:
+    """Refuse what is neither a student's name nor timm's, before any data is read."""
+    name, _ = teacher_and_seed(text)
+    if name not in STUDENTS:
+        _check_timm(name)
+
+
+def teacher_and_seed(text: str) -> tuple[str, int | None]:
+    """A teacher as an option names it: ``NAME``, or ``NAME:SEED`` with a seed of its own."""
+    name, colon, seed = text.rpartition(":")
+    return (name, int(seed)) if colon and seed.isdecimal() else (text, None)
+
+
+def _check_timm(name: str) -> None:
     check = importlib.import_module("teachers.timm_teacher").check_name
     try:
         check(name)

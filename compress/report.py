@@ -1,6 +1,9 @@
 """Gather every run into one report: a table, Markdown, CSV, JSON and a page with figures.
 
     python -m compress.report                 runs/ -> runs/report/report.{html,md,csv,json}
+    python -m compress.report --results       and results.{md,json}, pareto-DATA.{png,svg}: every
+                                              network over its seeds, against twin and baseline
+    python -m compress.report --readme FILE   the same between the two marks of a README
 
 Figures of a run are believed only while its file has the hash that they were measured on. Before
 any run exists, every registered student is listed with its parameters and MACs.
@@ -18,17 +21,19 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from compress import artefacts, budgets, cli, costs, registry, runs
+from compress import artefacts, budgets, cli, costs, registry, results, runs
 from compress.chip import figures as chip_figures
 from compress.config import ReportConfig
 from compress.errors import InputError
 from compress.subjects import recorded_latency_ratio
 from compress.tflite.recorded import npu_records
 from reports import chip, html, lineage, npu, records, tables
+from reports import results as results_shown
 from reports.records import Entry, Origin, Record, Report, Summary
 
 _MOST_CURVE_BYTES = 16 * 2**20
 _HASHING_THREADS = 4
+_FIGURES_OF_README = "docs"  # folder beside the README
 _LONGEST_NAME = 255  # bytes that a name of a file may have
 _LARGEST_FIGURE = 1e18  # no count, byte or millisecond of a network is more
 
@@ -72,9 +77,12 @@ def run(config: ReportConfig) -> int:
         runs.write_text(out / "npu.csv", npu.comma_separated(report.npus, tables.escape_csv))
     runs.write_text(out / "report.md", tables.markdown(report))
     runs.write_text(out / "report.html", html.page(report))
+    told = write_results(entries, config, out)
     width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
     cli.say(tables.terminal(report, width))
     cli.say()
+    for line in told:
+        cli.say(line)
     following = "gate" if report.measured else "distill --student dsc500"
     place = out / "report.html"
     cli.say(f"The report lies in {place} (.md, .csv, .json). Next: python -m compress.{following}")
@@ -84,6 +92,66 @@ def run(config: ReportConfig) -> int:
 def _refuse_if_no_folder(out: Path) -> None:
     if out.exists() and not out.is_dir():
         raise InputError(f"{out}: is a file; give another folder with --out")
+
+
+# --- results over seeds --------------------------------------------------------------------------
+
+
+def write_results(entries: Sequence[Entry], config: ReportConfig, out: Path) -> list[str]:
+    """results.md, results.json and a Pareto figure per data set; the same into ``--readme``.
+
+    Returns the lines that say where they lie; none where they were not asked for.
+    """
+    if not (config.results or config.readme or config.baseline):
+        return []
+    readme = _readme(config.readme) if config.readme else ""
+    found, baseline = results.build(entries, config.baseline)
+    if not found:
+        raise InputError(f"{config.runs}: no measured run yet, so there are no results to show")
+    runs.write_text(out / "results.json", results_shown.to_json(found))
+    drawn = _draw_pareto(found, out, ("png", "svg"))
+    runs.write_text(out / "results.md", results_shown.markdown(found, baseline, drawn))
+    told = [f"Results over seeds: {out / 'results.md'} (.json, {', '.join(n for _, n in drawn)})"]
+    if config.readme:
+        drawn = _draw_pareto(found, config.readme.parent / _FIGURES_OF_README, ("png",))
+        beside = [(data, f"{_FIGURES_OF_README}/{name}") for data, name in drawn]
+        table = results_shown.markdown(found, baseline, beside)
+        runs.write_text(config.readme, results_shown.with_results(readme, table))
+        told.append(f"The same stands in {config.readme}")
+    return told
+
+
+def _readme(path: Path) -> str:
+    """Its text; raises InputError where it cannot be read or has no place for the results."""
+    try:
+        text = path.read_text(encoding="utf-8")
+        results_shown.with_results(text, "")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"--readme {path}: cannot be read ({error})") from None
+    except ValueError as error:
+        raise InputError(f"--readme {path}: {error}") from None
+    return text
+
+
+def _draw_pareto(
+    found: Sequence[results_shown.Result], folder: Path, endings: Sequence[str]
+) -> list[tuple[str, str]]:
+    """(data set, file name) of a figure for every data set with at least two networks."""
+    by_data: dict[str, list[results_shown.Result]] = {}
+    for result in found:
+        by_data.setdefault(result.data, []).append(result)
+    drawn: dict[str, str] = {}
+    for data, of_data in by_data.items():
+        if len({r.params for r in of_data if r.params}) < 2:
+            continue
+        name = f"pareto-{runs.slug(Path(data).name.removesuffix(' (synthetic)'))}"
+        if name in drawn.values():
+            name += f"-{len(drawn)}"
+        for ending in endings:
+            with runs.atomic_path(folder / f"{name}.{ending}") as path:
+                results_shown.save_pareto(of_data, path, ending)
+        drawn[data] = name
+    return [(data, f"{name}.{endings[0]}") for data, name in drawn.items()]
 
 
 # --- from run folders to entries -----------------------------------------------------------------
@@ -514,7 +582,7 @@ def registered_students(limits: budgets.Budgets) -> list[Entry]:
     entries = []
     for name in registry.STUDENTS:
         model = registry.build_student(name)
-        size = {"mels": 32, "frames": 96} | dict(model.arguments)
+        size = {"mels": 32, "frames": 96} | registry.arguments_of(model)
         record = Record(
             name=name,
             stage="registered",

@@ -92,6 +92,7 @@ def _part(key: str, table: Any) -> Range | Choices | str:
     numbers = [v for v in (low, high) if isinstance(v, (int, float)) and not isinstance(v, bool)]
     if len(numbers) != 2 or not all(map(math.isfinite, numbers)) or not isinstance(log, bool):
         return "a range needs the numbers low and high, and log = true or false"
+    low, high = numbers
     if low > high:
         return f"low {low} is over high {high}"
     if log and low <= 0:

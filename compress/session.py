@@ -19,8 +19,19 @@ import numpy as np
 import torch
 from torch import nn
 
-from compress import checkpoint, cli, evaluate, fit, measure, metrics, onnx_export, runs, tracking
-from compress.config import DataOptions, RunOptions
+from compress import (
+    checkpoint,
+    cli,
+    evaluate,
+    fit,
+    measure,
+    metrics,
+    onnx_export,
+    registry,
+    runs,
+    tracking,
+)
+from compress.config import ContinuingOptions, DataOptions, RunOptions
 from compress.data import open_chosen
 from compress.data.sets import SpectrogramSet
 from compress.data.splits import Split, make_split
@@ -122,7 +133,7 @@ def open_session(
     return session
 
 
-def start_processes(options: RunOptions) -> Any:
+def start_processes(options: ContinuingOptions) -> Any:
     """Fabric on the chosen device; raises InputError where the device is not there."""
     from lightning_fabric import Fabric
 
@@ -285,7 +296,7 @@ def _settings(session: Session, training: Training) -> dict[str, Any]:
         "stage": training.stage,
         "model": training.name,
         **({} if normalise == "band" else {"normalise": normalise}),
-        "arguments": dict(training.model.arguments),
+        "arguments": registry.arguments_of(training.model),
         "data": session.data.content_hash,
         "split": session.split.digest(),
         "seed": session.seed,

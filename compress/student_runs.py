@@ -15,6 +15,7 @@ from compress.data.sets import SpectrogramSet
 from compress.errors import InputError
 from compress.material import Material
 from compress.recipe import Recipe
+from compress.registry import arguments_of
 from compress.runs import Run
 from compress.session import Session, Training, train_run
 from compress.tasks import DistillTask, LabelTask
@@ -52,9 +53,9 @@ def new_student(
     if weights is not None and weights.is_dir():
         parent = runs.open_run(weights)
         model, _ = checkpoint.load(parent)
-        if parent.name != name or model.arguments.get("classes") != classes:
+        if parent.name != name or arguments_of(model).get("classes") != classes:
             raise InputError(
-                f"{weights}: holds {parent.name} for {model.arguments.get('classes')} classes; "
+                f"{weights}: holds {parent.name} for {arguments_of(model).get('classes')} classes; "
                 f"asked for is {name} for {classes}"
             )
         return model, parent
@@ -85,9 +86,9 @@ def original_student(name: str, file: Path, classes: int) -> nn.Module:
     if original.student != name:
         raise InputError(f"{file}: holds {original.student}, asked for is {name}")
     model = original.build()
-    if model.arguments.get("classes") != classes:
+    if arguments_of(model).get("classes") != classes:
         raise InputError(
-            f"{file}: decides {model.arguments.get('classes')} classes, the data has {classes}"
+            f"{file}: decides {arguments_of(model).get('classes')} classes, the data has {classes}"
         )
     return model
 

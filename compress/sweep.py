@@ -9,6 +9,7 @@ recipe, STUDY/best.toml, for compress.train and compress.distill.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,7 +31,7 @@ def run(config: SweepConfig) -> int:
     from compress import chosen_student, search_space, study
 
     study.check_installed()
-    recipe, teacher_recipe = chosen_student.check(config)
+    recipe, teacher_recipes = chosen_student.check(config)
     space = search_space.load(config.space)
     if config.devices * config.nodes > 1:
         raise InputError("--devices, --nodes: a trial runs in one process; start several commands")
@@ -55,7 +56,7 @@ def run(config: SweepConfig) -> int:
         + (f"; {before} finished before" if before else "")
     )
     if before < config.trials:
-        distillation = chosen_student.distillation_of(session, config, teacher_recipe)
+        distillation = chosen_student.distillation_of(session, config, teacher_recipes)
         with cli.progress(config.trials, "trials", "trial") as bar:
             bar.update(before)
             trials.run(config.trials, _objective(config, session, recipe, distillation, bar))
@@ -66,15 +67,16 @@ def usable(
     student: str, space: dict[str, Range | Choices], session: Session
 ) -> tuple[dict[str, Range | Choices], list[str]]:
     """The part of the space that the student's builder takes, and the names that it does not."""
+    from compress.search_space import Range
     from compress.student_runs import new_student
 
-    left_out = []
+    left_out: list[str] = []
     for key in ("activation", "dropout"):
         if key in space:
             part = space[key]
-            value = part.values[0] if hasattr(part, "values") else part.low
+            asked: dict[str, Any] = {key: part.low if isinstance(part, Range) else part.values[0]}
             try:
-                new_student(session, student, **{key: value})
+                new_student(session, student, **asked)
             except InputError:
                 left_out.append(key)
     kept = {key: part for key, part in space.items() if key not in left_out}
@@ -126,7 +128,7 @@ def _objective(
         )
         reported: list[float] = []
 
-        def after_epoch(row: dict[str, float]) -> None:
+        def after_epoch(row: Mapping[str, float]) -> None:
             reported.append(row["validation_loss"])
             trial.report(row["validation_loss"], len(reported))
             best = min(range(len(reported)), key=reported.__getitem__)

@@ -1,4 +1,4 @@
-"""Train a teacher: any timm classifier, adapted to one channel and small spectrograms.
+"""Train a teacher: a timm classifier, adapted to small spectrograms, or a student of the registry.
 
 The run folder that it writes can be given to compress.distill as --teacher.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from compress import cli
+from compress import cli, registry
 from compress.config import TeachConfig, map_size
 
 if TYPE_CHECKING:
@@ -42,9 +42,8 @@ def run(config: TeachConfig) -> int:
 def check_options(config: TeachConfig) -> Recipe:
     """Names and recipe, before any data is read."""
     from compress import recipe as recipes
-    from compress import registry
 
-    recipe = recipes.chosen(config.recipe, config.teacher, config)
+    recipe = recipes.chosen(config.recipe, registry.teacher_and_seed(config.teacher)[0], config)
     registry.check_teacher(config.teacher)
     map_size(config.teacher_map)
     return recipe

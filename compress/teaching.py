@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import dataclasses
+import functools
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ from compress.config import map_size
 from compress.data.sets import SpectrogramSet, default_cache
 from compress.errors import InputError
 from compress.material import Material, Normalisation
+from compress.memory_format import in_memory_format
 from compress.recipe import Recipe
 from compress.runs import Run
 from compress.session import Session, Training, train_run
@@ -31,23 +34,37 @@ def teacher_run(
     out: Path | None = None,
     force: bool = False,
 ) -> Run:
-    """A timm teacher trained on the session's data, or the finished run of just that."""
-    if recipe.activation is not None or recipe.dropout is not None:
+    """A teacher trained on the session's data, or the finished run of just that.
+
+    name: a classifier of timm, or a student of the registry; ``NAME:SEED`` trains with that seed
+    instead of the session's, so that an ensemble may hold one network several times.
+    """
+    name, seed = registry.teacher_and_seed(name)
+    if seed is not None:
+        session = dataclasses.replace(session, seed=seed)
+    torch.manual_seed(session.seed)
+    sizes = {
+        "classes": len(session.data.class_names),
+        "mels": session.data.mels,
+        "frames": session.data.frames,
+    }
+    own = {"activation": recipe.activation, "dropout": recipe.dropout}
+    own = {key: value for key, value in own.items() if value is not None}
+    if name in registry.STUDENTS:
+        if pretrained:
+            raise InputError(f"--pretrained: timm has no weights of {name}; leave it out")
+        model = registry.build_student(name, **sizes, **own)
+    elif own:
         raise InputError(
             "recipe of the teacher: activation and dropout are a student's; leave them out"
         )
-    torch.manual_seed(session.seed)
-    model = registry.build_teacher(
-        name,
-        classes=len(session.data.class_names),
-        mels=session.data.mels,
-        frames=session.data.frames,
-        smallest_map=map_size(smallest_map),
-        pretrained=pretrained,
-    )
+    else:
+        model = registry.build_teacher(
+            name, **sizes, smallest_map=map_size(smallest_map), pretrained=pretrained
+        )
     training = Training(
         stage="teach",
-        family="teacher",
+        family="student" if name in registry.STUDENTS else "teacher",
         name=name,
         model=model,
         recipe=recipe,
@@ -61,15 +78,22 @@ def teacher_run(
 
 
 def chosen_teacher(
-    session: Session, name: str, recipe: Recipe, smallest_map: str, pretrained: bool = False
+    session: Session,
+    name: str,
+    recipes: Mapping[str, Recipe],
+    smallest_map: str,
+    pretrained: bool = False,
 ) -> Run:
-    """The run of a folder, or of a teacher by name, which is trained first where it must be."""
+    """The run of a folder, or of a teacher by name, which is trained first where it must be.
+
+    recipes: of every teacher that is given by name (compress.recipe.of_teachers).
+    """
     if runs.is_folder(name):
         teacher = runs.open_run(Path(name))
         if not teacher.complete:
             raise InputError(f"{name}: this run is not finished; run its command again first")
         return teacher
-    return teacher_run(session, name, recipe, smallest_map, pretrained)
+    return teacher_run(session, name, recipes[name], smallest_map, pretrained)
 
 
 def transfer_sets(session: Session, options: Any) -> list[SpectrogramSet]:
@@ -140,7 +164,7 @@ def view_logits(
             }
         )
         folder = (cache or default_cache()) / "teacher-logits" / key[:24]
-        session.lead(lambda t=teacher, f=folder: _store(session, t, material, views, f))
+        session.lead(functools.partial(_store, session, teacher, material, views, folder))
         for view in range(views):
             total[view] += torch.from_numpy(np.load(_file(folder, view), allow_pickle=False))
     return total / len(teachers)
@@ -181,7 +205,7 @@ def _in_our_units(model: torch.nn.Module, theirs: Normalisation, session: Sessio
     gain = torch.from_numpy(ours.deviation / theirs.deviation)[None, None, :, None].to(device)
     offset = torch.from_numpy((ours.mean - theirs.mean) / theirs.deviation)
     offset = offset[None, None, :, None].to(device)
-    model = model.to(device, memory_format=torch.channels_last).eval()
+    model = in_memory_format(model.to(device), torch.channels_last).eval()
 
     @torch.inference_mode()
     def predict(x: torch.Tensor) -> torch.Tensor:

@@ -61,7 +61,7 @@ def with_front_end(network: Any, frontend: FrontEnd, source: Any) -> Any:
     )
     if interface is not None:
         del graph.output[:]
-        shape = ["batch", classes]
+        shape: list[str | int | None] = ["batch", classes]
         graph.output.append(helper.make_tensor_value_info(LOGITS, TensorProto.FLOAT, shape))
     kept = {k: v for k, v in metadata.items() if k != INTERFACE_KEY}
     helper.set_model_props(model, kept | {METADATA_KEY: json.dumps(frontend.to_dict())})
@@ -76,7 +76,7 @@ def with_decibels(model: Any, frontend: FrontEnd) -> Any:
 
     open_model = onnx.ModelProto()
     open_model.CopyFrom(model)
-    shape = ["batch", 1, frontend.mels, frontend.frames]
+    shape: list[str | int | None] = ["batch", 1, frontend.mels, frontend.frames]
     open_model.graph.output.append(
         helper.make_tensor_value_info(DECIBELS, TensorProto.FLOAT, shape)
     )
@@ -110,7 +110,7 @@ def _encoding(interface: Interface) -> tuple[list[Any], list[Any], str]:
     ]  # fmt: skip
     for node in nodes:
         node.name = f"front_end/{node.output[0]}"
-    return nodes, [numpy_helper.from_array(v, k) for k, v in numbers.items()], names[4]
+    return nodes, [numpy_helper.from_array(np.asarray(v), k) for k, v in numbers.items()], names[4]
 
 
 def _decoding(interface: Interface, graph: Any) -> tuple[list[Any], list[Any]]:
@@ -140,4 +140,4 @@ def _decoding(interface: Interface, graph: Any) -> tuple[list[Any], list[Any]]:
     ]
     for node in nodes:
         node.name = f"front_end/{node.output[0]}"
-    return nodes, [numpy_helper.from_array(v, k) for k, v in numbers.items()]
+    return nodes, [numpy_helper.from_array(np.asarray(v), k) for k, v in numbers.items()]

@@ -335,9 +335,10 @@ def picture(values: Any, low: float = LOWEST_DB, high: float = HIGHEST_DB) -> st
     from matplotlib import image
 
     file = io.BytesIO()
+    without: dict[str, Any] = {"Software": None}  # no version of matplotlib in the file
     image.imsave(
         file, values, vmin=low, vmax=high, cmap=_COLOURS, origin="lower", format="png",
-        metadata={"Software": None},
+        metadata=without,
     )  # fmt: skip
     return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()
 

@@ -90,11 +90,11 @@ def accuracy_against(
             title = f"{entry.label}, {entry.record.stage}: {tables.accuracy(entry.record)}"
             parts.append(_shape(x(cost), at, entry.record.stage, f"{kind} faint", title, 3.0))
     for cost, standing in points:
-        stage, at = standing.first.record.stage, (x(cost), y(standing.accuracy))
+        stage, centre = standing.first.record.stage, (x(cost), y(standing.accuracy))
         title = f"{standing.label}, {stage}: {tables.standing(standing)}, {cost:,.0f} {axis}"
         size = 3.2 if many else 5.5
-        parts.append(_shape(*at, stage, _stage(standing.first), title, size))
-        places.boxes.append((at[0] - 6, at[1] - 6, at[0] + 6, at[1] + 6))
+        parts.append(_shape(*centre, stage, _stage(standing.first), title, size))
+        places.boxes.append((centre[0] - 6, centre[1] - 6, centre[0] + 6, centre[1] + 6))
     inside = (x.start, y.end, x.end, y.start)
     on_front = set(front)
     ranked = [*front, *(i for i in range(len(points)) if i not in on_front)]
@@ -116,8 +116,11 @@ def _range(standing: Standing) -> tuple[float, float]:
         low, high = standing.accuracy - standing.deviation, standing.accuracy + standing.deviation
         return min(low, *accuracies), max(high, *accuracies)
     record = standing.first.record
-    low, high = record.accuracy_low, record.accuracy_high
-    return standing.accuracy if low is None else low, standing.accuracy if high is None else high
+    least, most = record.accuracy_low, record.accuracy_high
+    return (
+        standing.accuracy if least is None else least,
+        standing.accuracy if most is None else most,
+    )
 
 
 def _short(value: float) -> str:

@@ -49,8 +49,8 @@ def save_parallel(result: Result, picture: Path, ending: str = "png") -> None:
                   alpha=1 if best else 0.85 if done else 0.6, zorder=3 if best else 2)  # fmt: skip
     for index, name in enumerate(names):
         axis.axvline(index, color="#1d2127", lw=0.9, zorder=4)
-        for at, words in ticks[name][1]:
-            axis.text(index - 0.03, at, words, ha="right", va="center", fontsize=8.5, zorder=5,
+        for place, words in ticks[name][1]:
+            axis.text(index - 0.03, place, words, ha="right", va="center", fontsize=8.5, zorder=5,
                       bbox={"fc": "white", "ec": "none", "alpha": 0.8, "pad": 0.6})  # fmt: skip
     last = len(names)
     axis.axvline(last, color="#1d2127", lw=0.9, zorder=4)
@@ -76,7 +76,7 @@ def _axis(part: Mapping[str, Any]) -> tuple[Any, list[tuple[float, str]]]:
     """(value -> height 0..1, [(height, words)]) of one value of the space."""
     if "values" in part:
         values = list(part["values"])
-        span = max(1, len(values) - 1)
+        span: float = max(1, len(values) - 1)
         places = {value: (i / span if len(values) > 1 else 0.5) for i, value in enumerate(values)}
         return places.__getitem__, [(at, str(value)) for value, at in places.items()]
     low, high = part["low"], part["high"]

@@ -271,7 +271,7 @@ def markdown(report: Report) -> str:
         lines += _markdown_table(
             npu.HEAD, [npu.cells(record) for record in report.npus], npu.NUMERIC, every
         )
-        told = (*npu.DEFINITIONS, *npu.sources(report.npus))
+        told = [*npu.DEFINITIONS, *npu.sources(report.npus)]
         lines += ["", *(f"{escape_markdown(sentence)}  " for sentence in told)]
     notes = warnings_of(report)
     if notes:

@@ -32,21 +32,26 @@ from students.layers import (
 
 
 class SeparableBlock(nn.Module):
-    """Depthwise k x k and two pointwise convolutions: (B, inputs, h, w) -> (B, outputs, h', w')."""
+    """Depthwise k x k and two pointwise convolutions: (B, inputs, h, w) -> (B, outputs, h', w').
+
+    kernel: a side of the square, or (mels, frames).
+    """
 
     def __init__(
         self,
         inputs: int,
         inner: int,
         outputs: int,
-        kernel: int,
+        kernel: int | tuple[int, int],
         stride: tuple[int, int],
         skip: bool,
     ) -> None:
         super().__init__()
         self.skip = skip
+        size = (kernel, kernel) if isinstance(kernel, int) else kernel
+        padding = (size[0] // 2, size[1] // 2)
         self.depthwise = nn.Sequential(
-            nn.Conv2d(inputs, inputs, kernel, stride, kernel // 2, groups=inputs, bias=False),
+            nn.Conv2d(inputs, inputs, size, stride, padding, groups=inputs, bias=False),
             nn.BatchNorm2d(inputs),
         )
         self.expand = nn.Sequential(
@@ -125,7 +130,14 @@ class SeparableNet(nn.Module):
             "dropout": dropout,
         }
         self.stem = nn.Sequential(
-            nn.Conv2d(1, stem_width, stem_kernel, tuple(stem_stride), stem_kernel // 2, bias=False),
+            nn.Conv2d(
+                1,
+                stem_width,
+                stem_kernel,
+                (stem_stride[0], stem_stride[1]),
+                stem_kernel // 2,
+                bias=False,
+            ),
             nn.BatchNorm2d(stem_width),
             nn.ReLU(),
         )
@@ -143,10 +155,11 @@ class SeparableNet(nn.Module):
 
     def measured_arguments(self) -> dict[str, Any]:
         """``arguments`` with the widths that the layers have now, after pruning in place."""
+        blocks = [block for block in self.blocks if isinstance(block, SeparableBlock)]
         return self.arguments | {
             "stem_width": self.stem[0].out_channels,
-            "widths": [block.project[0].out_channels for block in self.blocks],
-            "inner_widths": [block.expand[0].out_channels for block in self.blocks],
+            "widths": [block.project[0].out_channels for block in blocks],
+            "inner_widths": [block.expand[0].out_channels for block in blocks],
         }
 
     def forward(self, windows: Tensor) -> Tensor:

@@ -74,7 +74,7 @@ def build(
     fixed_size = _fixes_input_size(name)
     if fixed_size:
         options |= _options_for_size(name, options, (mels, frames), target)
-    model = _pretrained(name, options) if pretrained else timm.create_model(name, **options)
+    model: Any = _pretrained(name, options) if pretrained else timm.create_model(name, **options)
     if not fixed_size:
         _relax_strides(model, name, (mels, frames), target)
     model.arguments = {
@@ -226,7 +226,8 @@ def _probe(model: nn.Module, size: tuple[int, int]) -> _Trace:
     model.eval()
     try:
         with torch.no_grad():
-            features = model.forward_features(torch.zeros(1, 1, *size))
+            network: Any = model
+            features = network.forward_features(torch.zeros(1, 1, *size))
     finally:
         model.train(training)
         for hook in hooks:
@@ -242,7 +243,8 @@ def _map_size(model: nn.Module, features: Tensor, size: tuple[int, int]) -> tupl
     """(mels', frames') of what ``forward_features`` gave: a map in either layout, or tokens."""
     if features.ndim == 4:
         channels_last = features.shape[1] != model.num_features == features.shape[3]
-        return tuple(features.shape[1:3]) if channels_last else _places(features)
+        rows, columns, _ = features.shape[1:]
+        return (rows, columns) if channels_last else _places(features)
     if features.ndim == 3:
         tokens = features.shape[1] - getattr(model, "num_prefix_tokens", 0)
         rows = max(1, round((tokens * size[0] / size[1]) ** 0.5))
@@ -260,11 +262,11 @@ def _has_stride(layer: nn.Module) -> bool:
 
 
 def _stride(layer: nn.Module) -> tuple[int, int]:
-    stride = layer.stride
+    stride: Any = layer.stride
     return (stride, stride) if isinstance(stride, int) else (int(stride[0]), int(stride[1]))
 
 
-def _halve_stride(layer: nn.Module, axis: int) -> None:
+def _halve_stride(layer: Any, axis: int) -> None:
     """Halve the stride along ``axis``, and pad a layer that tiled its input, so it covers it."""
     stride = list(_stride(layer))
     stride[axis] = stride[axis] // 2 if stride[axis] % 2 == 0 else 1

@@ -188,6 +188,28 @@ def test_an_ensemble_is_the_mean_of_logits(compared, npy_data, tmp_path):
     assert hashes[0] == hashes[1]
 
 
+def test_students_with_seeds_of_their_own_teach(npy_data, tmp_path, capsys):
+    """Two of one student are an ensemble; each is what compress.teach makes with that seed."""
+    arguments = ["--data", npy_data, "--teacher-recipe", "audiobots", "--runs", tmp_path]
+    names = ["--teacher", "audiobot50", "--teacher", "audiobot50:3"]
+    assert run_distill("--student", "audiobot50-dsc", *arguments, *names) == 0
+    taught = sorted(tmp_path.glob("audiobot50-teacher-*"))
+    assert [runs.open_run(folder).manifest["seed"] for folder in taught] == [0, 3]
+    (student,) = (runs.open_run(f) for f in tmp_path.glob("audiobot50-dsc-distilled-*"))
+    assert len({teacher["weights_sha256"] for teacher in student.manifest["teachers"]}) == 2
+    assert student.manifest["seed"] == 0
+    rate = runs.open_run(taught[1]).manifest["settings"]["recipe"]["learning_rate"]
+    assert rate == 2.1e-3, "the recipe's value for that student"
+    alone = ["--teacher", "audiobot50:3", "--recipe", "audiobots", "--data", str(npy_data),
+             "--epochs", "2", "--workers", "1", "--out", str(tmp_path / "alone")]  # fmt: skip
+    assert cli.main(TeachConfig, teach.run, "", alone) == 0
+    found = runs.open_run(tmp_path / "alone").model_hash()
+    assert found == runs.open_run(taught[1]).model_hash()
+    capsys.readouterr()
+    assert run_distill(*arguments, "--teacher", "audiobot50", "--pretrained") == 2
+    assert "timm has no weights of audiobot50" in capsys.readouterr().err
+
+
 def test_a_teacher_of_another_split_is_refused(compared, npy_data, capsys):
     root, _ = compared
     folder = next(root.glob("test-resnet-teacher-*"))

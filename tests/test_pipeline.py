@@ -199,8 +199,10 @@ def test_shipped_recipes_are_sound(name, tmp_path):
     options = PipelineConfig(recipe=name, data="scenes:100", runs=tmp_path)
     recipe = pipeline_recipe.load(options)
     planned = pipeline_recipe.steps(recipe, options)
-    folds = len(recipe.folds)
-    assert len(planned) == folds * (len(recipe.stages) - 1) + 1
+    several = [("teach", "teacher"), ("export", "format")]
+    lists = [recipe.tables.get(stage, {}).get(option) for stage, option in several]
+    more = sum(len(values) - 1 for values in lists if isinstance(values, list))
+    assert len(planned) == len(recipe.folds) * (len(recipe.stages) - 1 + more) + 1
     assert len({step.folder for step in planned}) == len(planned)
     assert planned[-1].stage == "report"
 
@@ -222,6 +224,23 @@ def test_seeds_and_teachers_make_runs_of_their_own(tmp_path):
     path.write_text(path.read_text().replace("seed = 7", "seed = 7\nepochs = 3"))
     changed = pipeline_recipe.steps(pipeline_recipe.load(options), options)
     assert not {s.folder for s in changed} & {s.folder for s in planned}
+
+
+def test_teachers_of_one_student_keep_their_seeds(tmp_path):
+    path = tmp_path / "p.toml"
+    path.write_text(
+        'stages = ["teach", "distill"]\ndata = "scenes:100"\n'
+        '[teach]\nteacher = ["audiobot50:0", "audiobot50:1"]\nrecipe = "audiobots"\n'
+        '[distill]\nstudent = "dsc50"\n'
+    )
+    options = PipelineConfig(recipe=str(path), seeds="0,1", runs=tmp_path / "runs")
+    planned = pipeline_recipe.steps(pipeline_recipe.load(options), options)
+    assert [(step.stage, step.config.seed) for step in planned] == [
+        ("teach", 0), ("teach", 1), ("distill", 0), ("distill", 1)
+    ]  # fmt: skip
+    assert [step.config.teacher for step in planned[:2]] == ["audiobot50"] * 2
+    teachers = tuple(str(step.folder) for step in planned[:2])
+    assert all(step.config.teacher == teachers for step in planned[2:])
 
 
 def test_the_command_line_goes_before_the_recipe(tmp_path):

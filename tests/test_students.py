@@ -19,6 +19,7 @@ from torch import nn
 from compress.registry import STUDENTS
 from students.audiobot import audiobot50, audiobot500
 from students.separable import SeparableBlock, dsc50, dsc500
+from students.timefrequency import tfnet50, tfnet500
 
 logging.getLogger("fvcore").setLevel(logging.ERROR)
 ROOT = Path(__file__).parents[1]
@@ -29,6 +30,8 @@ COUNTS = {
     "audiobot50": (49_733, 3_789_120),
     "dsc500": (494_557, 17_266_328),
     "dsc50": (49_405, 3_764_248),
+    "tfnet500": (471_167, 17_466_888),
+    "tfnet50": (49_031, 3_765_062),
     "audiobot500-dsc": (125_549, 2_066_560),
     "audiobot50-dsc": (16_589, 902_208),
 }
@@ -48,6 +51,8 @@ PRUNED: dict[str, dict[str, object]] = {
         "widths": [24, 24, 24, 24, 24],
         "inner_widths": [30, 40, 50, 60, 8],
     },
+    "tfnet500": {"widths": [20, 40, 70], "row_width": 90, "inner_widths": [100, 7, 200]},
+    "tfnet50": {"widths": [9, 24, 33], "row_width": 24, "inner_widths": [50, 1]},
 }
 
 
@@ -256,7 +261,12 @@ def test_an_unknown_activation_lists_the_known() -> None:
 @pytest.mark.parametrize("classes", [5, 10])
 @pytest.mark.parametrize(
     ("build", "most_parameters", "most_macs"),
-    [(dsc500, 500_000, 17_600_000), (dsc50, 50_000, 3_800_000)],
+    [
+        (dsc500, 500_000, 17_600_000),
+        (dsc50, 50_000, 3_800_000),
+        (tfnet500, 500_000, 17_600_000),
+        (tfnet50, 50_000, 3_800_000),
+    ],
 )
 def test_budgets_are_kept_and_used(
     build: Callable[..., nn.Module], most_parameters: int, most_macs: int, classes: int
@@ -266,7 +276,7 @@ def test_budgets_are_kept_and_used(
     assert 0.9 * most_macs <= macs(model) <= most_macs
 
 
-@pytest.mark.parametrize("build", [dsc500, dsc50])
+@pytest.mark.parametrize("build", [dsc500, dsc50, tfnet500, tfnet50])
 def test_every_batch_norm_follows_a_convolution(build: Callable[..., nn.Module]) -> None:
     nodes = list(torch.fx.symbolic_trace(build().eval()).graph.nodes)
     modules = dict(build().named_modules())
@@ -317,6 +327,33 @@ def test_a_skip_is_explicit() -> None:
 def test_separable_arguments_that_make_no_network(wrong: dict[str, object]) -> None:
     with pytest.raises(ValueError):
         dsc50(**wrong)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"inner_widths": [92]},
+        {"time_kernels": [15, 14]},
+        {"row_width": 0},
+        {"inner_widths": [92, 0]},
+        {"strides": [[2, 2], [2], [2, 1]]},
+        {"strides": [[2, 2], [2, 2], [2, 0]]},
+    ],
+)
+def test_time_frequency_arguments_that_make_no_network(wrong: dict[str, object]) -> None:
+    with pytest.raises(ValueError):
+        tfnet50(**wrong)
+
+
+def test_frequency_ends_in_one_row_and_time_is_kept() -> None:
+    """An eighth of the bands, a quarter of the frames, then a weight for every band left."""
+    model = tfnet50().eval()
+    with torch.no_grad():
+        stages = model.stages(torch.zeros(2, 1, 32, 96))
+        row = model.row(stages)
+        blocks = model.blocks(row)
+    assert stages.shape == (2, 40, 4, 24)
+    assert row.shape == blocks.shape == (2, 46, 1, 24)
 
 
 # --- around the models ------------------------------------------------------------------------

@@ -27,14 +27,20 @@ def read(path: Path) -> FileSummary:
     if ending not in ENDINGS:
         raise InputError(f"{path}: {ending or 'no'} ending; readable are {', '.join(ENDINGS)}")
     if ending == ".onnx":
-        from compress.artefacts import onnx_file as reader
-    elif ending == ".tflite":
-        from compress.artefacts import tflite_file as reader
-    elif ending == ".safetensors":
-        from compress.artefacts import safetensors_file as reader
-    else:
-        from compress.artefacts import lightning_file as reader
-    return reader.read(path)
+        from compress.artefacts import onnx_file
+
+        return onnx_file.read(path)
+    if ending == ".tflite":
+        from compress.artefacts import tflite_file
+
+        return tflite_file.read(path)
+    if ending == ".safetensors":
+        from compress.artefacts import safetensors_file
+
+        return safetensors_file.read(path)
+    from compress.artefacts import lightning_file
+
+    return lightning_file.read(path)
 
 
 __all__ = [

@@ -18,7 +18,7 @@ import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -30,6 +30,8 @@ from compress.artefacts.summary import (
     sha256_of,
 )
 from compress.errors import InputError
+
+ByteOrder = Literal["<", ">"]
 
 _MOST_PICKLE_BYTES = 64 * 2**20
 _MOST_OPCODES = 3_000_000
@@ -102,7 +104,7 @@ class LightningCheckpoint:
     state_dict: Mapping[str, TensorEntry]
     hyper_parameters: Mapping[str, Any]
     _prefix: str = ""
-    _byte_order: str = "<"
+    _byte_order: ByteOrder = "<"
     notes: tuple[str, ...] = field(default=())
 
     def array(self, name: str) -> np.ndarray:
@@ -222,7 +224,7 @@ def distinct_elements(entries: Any) -> int:
 
 def _first_names(entries: Mapping[str, TensorEntry]) -> dict[str, int]:
     """Elements per name, aliases under their first name only."""
-    first = {entry: name for name, entry in reversed(entries.items())}
+    first = {entry: name for name, entry in reversed(list(entries.items()))}
     return {name: entry.elements for entry, name in reversed(first.items())}
 
 
@@ -291,7 +293,7 @@ class _Machine:
         self.memo: dict[int, Any] = {}
 
     def run(self) -> Any:
-        steps: dict[str, Callable[[Any], None]] = self._steps()
+        steps = self._steps()
         for count, (opcode, argument, _) in enumerate(pickletools.genops(io.BytesIO(self.program))):
             if count > _MOST_OPCODES:
                 raise _Refused("it is too long")
@@ -303,15 +305,19 @@ class _Machine:
             step(argument)
         raise _Refused("it has no end")
 
-    def _steps(self) -> dict[str, Callable[[Any], None]]:
+    def _steps(self) -> dict[str, Callable[[Any], Any]]:
         push = self.stack.append
         literals = (
             "BININT", "BININT1", "BININT2", "INT", "LONG", "LONG1", "LONG4", "BINFLOAT", "FLOAT",
             "BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8", "UNICODE", "STRING", "BINSTRING",
             "SHORT_BINSTRING", "BINBYTES", "SHORT_BINBYTES", "BINBYTES8",
         )  # fmt: skip
-        nothing: Callable[[Any], None] = lambda _: None  # noqa: E731
-        return dict.fromkeys(literals, push) | {
+
+        def nothing(_: Any) -> None:
+            return
+
+        steps: dict[str, Callable[[Any], Any]] = {
+            **dict.fromkeys(literals, push),
             "PROTO": nothing,
             "FRAME": nothing,
             "NONE": lambda _: push(None),
@@ -353,6 +359,7 @@ class _Machine:
             "PERSID": lambda text: push(_storage((text,))),
             "BINPERSID": lambda _: push(_storage(self._pop(1)[0])),
         }
+        return steps
 
     def _pop(self, count: int) -> list[Any]:
         if len(self.stack) < count or _Mark in self.stack[-count:]:
@@ -438,7 +445,7 @@ def _call(function: Any, arguments: Any) -> Any:
         return _tensor(*arguments[:4])
     if where == "torch._utils._rebuild_tensor_v3":
         dtype = arguments[6]
-        return _tensor(*arguments[:4], dtype.name if isinstance(dtype, _Global) else "")
+        return _tensor(*arguments[:4], dtype=dtype.name if isinstance(dtype, _Global) else "")
     if where in ("torch._utils._rebuild_parameter", "torch._utils._rebuild_parameter_with_state"):
         return arguments[0]
     if where == "torch._tensor._rebuild_from_type_v2":
@@ -446,7 +453,7 @@ def _call(function: Any, arguments: Any) -> Any:
     return _Object(function, arguments)
 
 
-def _tensor(storage: Any, offset: Any, shape: Any, stride: Any, dtype: str = "") -> TensorEntry:
+def _tensor(storage: Any, offset: Any, shape: Any, stride: Any, *, dtype: str = "") -> TensorEntry:
     numbers_given = isinstance(shape, tuple) and isinstance(stride, tuple) and type(offset) is int
     if not isinstance(storage, _Storage) or not numbers_given or len(shape) != len(stride):
         raise _Refused("a tensor that is described wrongly")
@@ -468,7 +475,7 @@ def _tensor(storage: Any, offset: Any, shape: Any, stride: Any, dtype: str = "")
 
 
 def _interpret(
-    path: Path, content: Any, storages: Mapping[str, int], prefix: str, byte_order: str
+    path: Path, content: Any, storages: Mapping[str, int], prefix: str, byte_order: ByteOrder
 ) -> LightningCheckpoint:
     if not isinstance(content, dict):
         raise InputError(f"{path}: holds no state_dict; save one with torch.save or Lightning")
@@ -491,7 +498,7 @@ def _interpret(
                 f"{path}: the data of {name!r} is missing or has another size; the file is damaged"
             )
     parameters = _Plain().render(content.get("hyper_parameters", {}), 0)
-    notes = ()
+    notes: tuple[str, ...] = ()
     if skipped and "state_dict" in content:
         notes = (f"{len(skipped)} entries of the state_dict are no tensors: {skipped[0]!r} ...",)
     return LightningCheckpoint(

@@ -102,13 +102,12 @@ def _tensor(path: Path, name: str, entry: Any) -> tuple[int, int, int]:
     shape = entry.get("shape") if isinstance(entry, dict) else None
     offsets = entry.get("data_offsets") if isinstance(entry, dict) else None
     bits = _BITS.get(str(entry.get("dtype"))) if isinstance(entry, dict) else None
-    whole = (
+    if not (
         isinstance(shape, list)
         and isinstance(offsets, list)
         and len(offsets) == 2
         and all(type(number) is int and number >= 0 for number in (*shape, *offsets))
-    )
-    if not whole:
+    ):
         raise InputError(f"{path}: the header's entry {name!r} is damaged")
     if bits is None:
         raise InputError(f"{path}: {name!r} has an unknown type {entry.get('dtype')!r}")

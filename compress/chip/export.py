@@ -165,7 +165,7 @@ def codes_of(
 def _golden(data: SpectrogramSet, windows: np.ndarray, codes: np.ndarray) -> emit.Golden:
     """A few test windows, each class in turn."""
     labels = data.labels[windows]
-    queues = [list(np.flatnonzero(labels == label)) for label in range(len(data.class_names))]
+    queues = [np.flatnonzero(labels == label).tolist() for label in range(len(data.class_names))]
     chosen: list[int] = []
     while len(chosen) < _GOLDEN_WINDOWS and any(queues):
         chosen += [queue.pop(0) for queue in queues if queue]

@@ -24,9 +24,13 @@ FOLDER = "chip"
 SOURCES = ("model.c", "model.h", "kernels.c", "kernels.h")  # what decides the network's image
 _COUNTS = ("instructions", "instructions_least", "vector_instructions", "macs", "windows",
            "windows_equal")  # fmt: skip
-_OF_A_LAYER = {"name": str, "macs": int, "instructions": int, "vector_instructions": int}
-_OF_AN_ESTIMATE = {"core": str, "cycles": int, "cycles_source": str, "clock_mhz": (int, float),
-                   "milliseconds": (int, float), "part": str}  # fmt: skip
+_OF_A_LAYER: dict[str, Any] = {
+    "name": str, "macs": int, "instructions": int, "vector_instructions": int
+}  # fmt: skip
+_OF_AN_ESTIMATE: dict[str, Any] = {
+    "core": str, "cycles": int, "cycles_source": str, "clock_mhz": (int, float),
+    "milliseconds": (int, float), "part": str,
+}  # fmt: skip
 
 
 @dataclass(frozen=True)

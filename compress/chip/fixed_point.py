@@ -36,7 +36,7 @@ class Scaling:
         return _shifted(accumulators * self.multipliers, self.shifts)
 
 
-def scaling_of(factors: np.ndarray) -> Scaling:
+def scaling_of(factors: np.ndarray | np.floating) -> Scaling:
     """Positive factors in fixed point, to a relative error of 2^-31 where they are over 2^-24."""
     held = np.minimum(np.asarray(factors, dtype=np.float64), _LARGEST_FACTOR)
     _, exponents = np.frexp(held)  # held < 2^exponent
@@ -46,7 +46,7 @@ def scaling_of(factors: np.ndarray) -> Scaling:
     return Scaling(np.where(over, multipliers >> 1, multipliers), shifts - over)
 
 
-def requantise(accumulators: np.ndarray, factors: np.ndarray) -> np.ndarray:
+def requantise(accumulators: np.ndarray, factors: np.ndarray | np.floating) -> np.ndarray:
     """For ``Arithmetic``: int64 accumulators and factors (broadcastable)."""
     return scaling_of(factors).apply(accumulators)
 

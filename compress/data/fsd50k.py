@@ -63,7 +63,7 @@ def read_fsd50k(
         for row in read_table(table, ("fname", "mids")):
             found = classes_of_nodes(filter(None, row["mids"].split(",")))
             if len(found) == 1 and None not in found:
-                label = REPORT_CLASSES.index(next(iter(found)))  # type: ignore[arg-type]
+                label = REPORT_CLASSES.index(next(iter(found)))
                 labelled.append(_Labelled(row["fname"], side, label))
             elif None in found or not found:
                 left_out["an ambiguous label or none that is known"] += 1

@@ -80,7 +80,9 @@ def open_data(
 
 
 def open_chosen(options: DataOptions) -> SpectrogramSet:
-    """The data set of a command's options."""
+    """The data set of a command's options; raises InputError also where none is given."""
+    if options.data is None:
+        raise InputError("--data must be given: 'scenes', 'scenes:N' or the folder of a data set")
     return open_data(
         options.data,
         frontend=FrontEnd(reference=options.reference),

@@ -136,8 +136,9 @@ def _sounds(path: Path, strict: bool, notes: list[str]) -> tuple[Path, Sequence[
 
 
 def _make(job: _Job, *, frontend: FrontEnd | None, strict: bool) -> Shard:
-    if len(job) == 2 and frontend is not None:
+    if len(job) == 2:
         root, clips = job
+        assert frontend is not None
         return read_clips(
             clips, root=root, frontend=frontend, seconds=None, strict=strict, with_folds=False
         )

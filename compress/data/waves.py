@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -96,7 +96,9 @@ def _files(
 def _clips(data: SpectrogramSet, frontend: FrontEnd, root: Path) -> dict[str, Any]:
     """The clips that the set was read from, with what its reader says of them."""
     layout = find_layout(str(root))
-    readers = {ESC50: read_esc50, FOLDERS: read_audio_folder, FSD50K: read_fsd50k}
+    readers: dict[str, Callable[..., dict[str, Any]]] = {
+        ESC50: read_esc50, FOLDERS: read_audio_folder, FSD50K: read_fsd50k,
+    }  # fmt: skip
     if layout not in readers:
         raise InputError(f"{root}: holds no sound ({layout})")
     for five in ({},) if layout == FSD50K else ({"five": False}, {"five": True}):

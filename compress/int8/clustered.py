@@ -79,7 +79,9 @@ def tables(model: Any, names: Collection[str], entries: int) -> dict[str, np.nda
         name = node.input[0]
         if node.op_type != "DequantizeLinear" or name not in names:
             continue
-        codes, scale = graph.arrays[name], np.atleast_1d(graph.array(node, 1)).astype(np.float64)
+        codes, stored = graph.arrays[name], graph.array(node, 1)
+        assert stored is not None
+        scale = np.atleast_1d(stored).astype(np.float64)
         shape = [1] * codes.ndim
         shape[channel_axis(node, codes.ndim)] = -1
         weight = np.broadcast_to((scale**2).reshape(shape), codes.shape)

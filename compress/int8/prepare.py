@@ -356,18 +356,18 @@ def _two_lines(
         low, high = (None if b is None else float(b.reshape(-1)[0]) for b in bounds)
         lines.append((low, high, _line(graph, node.output[0]), node.name))
     sound, quiet = sorted(lines, key=lambda line: line[1] is not None)
-    join = graph.only_reader(sound[2][1])
+    join, knee, floor = graph.only_reader(sound[2][1]), sound[0], quiet[0]
     if (
         join is None
         or join.op_type != "Add"
         or sorted(join.input) != sorted((sound[2][1], quiet[2][1]))
-        or None in (sound[0], quiet[0], quiet[1])
+        or knee is None
+        or floor is None
         or sound[1] is not None
-        or sound[0] != quiet[1]
+        or knee != quiet[1]
     ):
         return None
     names = [sound[3], quiet[3], *sound[2][0], *quiet[2][0], join.name]
-    knee, floor = sound[0], quiet[0]
     (_, _, gain, offset), (_, _, slope, moved) = sound[2], quiet[2]
     gain, offset, slope = np.broadcast_arrays(gain, offset + slope * knee + moved, slope)
     step = Step(knee, floor, tuple(map(float, slope)))

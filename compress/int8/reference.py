@@ -24,6 +24,10 @@ Requantise = Callable[[np.ndarray, np.ndarray], np.ndarray]
 """int64 accumulators and float32 factors (broadcastable) -> int64, before zero point and limits."""
 
 
+# Codes of each operand, None for an optional one that is left out.
+Operands = list[Any]
+
+
 @dataclass(frozen=True)
 class Codes:
     """Integers that stand for ``(values - zero_point) * scale``. values: int64.
@@ -161,7 +165,7 @@ class IntegerNetwork:
         return Codes(np.clip(values, limits.min, limits.max), *_unknown())
 
     def _compute(self, node: Any) -> None:
-        operands = [self.codes.get(name) for name in node.input]
+        operands: Operands = [self.codes.get(name) for name in node.input]
         target, scale, zero_point, limits = self._target(node)
         found = attributes(node)
         if node.op_type in _TABLES:
@@ -272,7 +276,7 @@ def patches_of(x: np.ndarray, kernel: Any, found: dict[str, Any], fill: int) -> 
     return windows[:, :, ::rows, ::columns, ::down, ::across]
 
 
-def _conv(operands: list[Codes | None], found: dict[str, Any]) -> tuple[np.ndarray, np.ndarray]:
+def _conv(operands: Operands, found: dict[str, Any]) -> tuple[np.ndarray, np.ndarray]:
     """float64 products of integers under 2^53 are exact."""
     x, weight = operands[:2]
     kernels = weight.centred.astype(np.float64)
@@ -290,7 +294,7 @@ def _conv(operands: list[Codes | None], found: dict[str, Any]) -> tuple[np.ndarr
     return sums, factor.reshape(1, -1, 1, 1) if factor.size > 1 else factor
 
 
-def _gemm(operands: list[Codes | None], found: dict[str, Any]) -> tuple[np.ndarray, np.ndarray]:
+def _gemm(operands: Operands, found: dict[str, Any]) -> tuple[np.ndarray, np.ndarray]:
     x, weight = operands[:2]
     matrix = weight.centred.T if found.get("transB", 0) else weight.centred
     sums = x.centred @ matrix
@@ -299,13 +303,13 @@ def _gemm(operands: list[Codes | None], found: dict[str, Any]) -> tuple[np.ndarr
     return sums, x.scale * weight.scale
 
 
-def _mul(operands: list[Codes | None], found: dict[str, Any]) -> tuple[np.ndarray, np.ndarray]:
+def _mul(operands: Operands, found: dict[str, Any]) -> tuple[np.ndarray, np.ndarray]:
     a, b = operands
     return a.centred * b.centred, a.scale * b.scale
 
 
 def _global_mean(
-    operands: list[Codes | None], found: dict[str, Any]
+    operands: Operands, found: dict[str, Any]
 ) -> tuple[np.ndarray, np.ndarray]:
     x = operands[0]
     places = x.values.shape[2] * x.values.shape[3]
@@ -354,12 +358,12 @@ def _max_pool(x: np.ndarray, found: dict[str, Any], _: np.ndarray | None) -> np.
     return patches_of(x, found["kernel_shape"], found, lowest).max(axis=(4, 5))
 
 
-def _reshape(x: np.ndarray, found: dict[str, Any], shape: np.ndarray | None) -> np.ndarray:
+def _reshape(x: np.ndarray, found: dict[str, Any], shape: Any) -> np.ndarray:
     sizes = [x.shape[i] if size == 0 else int(size) for i, size in enumerate(shape)]
     return x.reshape(sizes)
 
 
-_MOVES: dict[str, Callable[[np.ndarray, dict[str, Any], np.ndarray | None], np.ndarray]] = {
+_MOVES: dict[str, Callable[[np.ndarray, dict[str, Any], Any], np.ndarray]] = {
     "MaxPool": _max_pool,
     "Reshape": _reshape,
     "Flatten": lambda x, found, _: x.reshape(int(np.prod(x.shape[: found.get("axis", 1)])), -1),

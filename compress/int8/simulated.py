@@ -41,6 +41,8 @@ class SimulatedNetwork(nn.Module):
     InputError for an operator that cannot be simulated, with its name.
     """
 
+    steps_left: Tensor  # (), batches until the ranges stand still
+
     def __init__(
         self,
         prepared: Prepared,
@@ -297,7 +299,7 @@ def _stored_tensors(graph: EditableGraph) -> dict[str, Any]:
     for node in graph.nodes:
         if node.op_type not in ("Conv", "Gemm", "MatMul", "ConvTranspose"):
             continue
-        sources = [graph.producer(name) if name else None for name in node.input]
+        sources: list[Any] = [graph.producer(name) if name else None for name in node.input]
         if any(s is None or s.op_type != "DequantizeLinear" for s in sources[:2]):
             continue
         data, weight = sources[:2]
@@ -326,10 +328,10 @@ def _activation_limits(prepared: Prepared) -> dict[str, tuple[float, float]]:
             continue
         bounds = (0.0, np.inf)
         if node.op_type == "Clip":
-            stored = [graph.array(node, i) for i in (1, 2)]
-            bounds = tuple(
-                default if value is None else float(value)
-                for value, default in zip(stored, (-np.inf, np.inf), strict=True)
+            low, high = (graph.array(node, i) for i in (1, 2))
+            bounds = (
+                -np.inf if low is None else float(low),
+                np.inf if high is None else float(high),
             )
         limits[source.name] = bounds
     return limits
@@ -337,7 +339,7 @@ def _activation_limits(prepared: Prepared) -> dict[str, tuple[float, float]]:
 
 # --- operators -----------------------------------------------------------------------------------
 
-Operands = list[Tensor | None]
+Operands = list[Any]  # tensors; None for an optional operand that is left out
 
 
 def _pads(found: dict[str, Any], name: str = "pads") -> list[int]:

@@ -304,6 +304,7 @@ def with_coded_ends(model: Any, prepared: Prepared) -> Any:
     scale, zero_point = (graph.array(first[0], position) for position in (1, 2))
     output_scale, output_zero_point = (graph.array(last, position) for position in (1, 2))
     assert scale is not None and output_scale is not None
+    assert zero_point is not None and output_zero_point is not None
     step = prepared.step
     if step is not None:
         step = replace(step, slope=tuple(value / float(scale) for value in step.slope))

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from compress import measure
 from compress.errors import InputError
+from compress.memory_format import in_memory_format
 from compress.pruning.planning import (
     MACS,
     PARAMS,
@@ -139,7 +140,7 @@ def _trace(model: nn.Module, name: str, mels: int, frames: int) -> Channels:
     import torch_pruning
 
     work = copy.deepcopy(model).cpu().float().eval()
-    work = work.to(memory_format=torch.contiguous_format)
+    work = in_memory_format(work, torch.contiguous_format)
     for parameter in work.parameters():
         parameter.requires_grad_(True)
     example = torch.zeros(1, 1, mels, frames)
@@ -322,10 +323,12 @@ def _layer_count(
 ) -> LayerCount:
     if not isinstance(layer, _MIXING):
         numbers = sum(p.numel() for p in layer.parameters(recurse=False))
-        size = layer.weight.shape[0] if getattr(layer, "weight", None) is not None else 1
+        own = getattr(layer, "weight", None)
+        size = own.shape[0] if own is not None else 1
         return LayerCount(Dimension(0), dimension(EACH, size), params_per_output=numbers / size)
-    outputs, bias = layer.weight.shape[0], float(layer.bias is not None)
-    kernel = layer.weight[0, 0].numel()
+    weight: Any = layer.weight
+    outputs, bias = weight.shape[0], float(layer.bias is not None)
+    kernel = weight[0, 0].numel()
     groups = getattr(layer, "groups", 1)
     if groups == outputs > 1:
         return LayerCount(
@@ -335,7 +338,7 @@ def _layer_count(
             macs_per_output=float(kernel * places),
         )
     return LayerCount(
-        dimension(IN, layer.weight.shape[1] * groups),
+        dimension(IN, weight.shape[1] * groups),
         dimension(OUT, outputs),
         params_per_pair=kernel / groups,
         params_per_output=bias,
@@ -347,7 +350,7 @@ def _places(model: nn.Module, mels: int, frames: int) -> dict[nn.Module, int]:
     """Positions at which each convolution and linear layer is applied to one window."""
     found: dict[nn.Module, int] = {}
 
-    def note(layer: nn.Module, _: Any, output: Tensor) -> None:
+    def note(layer: Any, _: Any, output: Tensor) -> None:
         found[layer] = found.get(layer, 0) + output.numel() // layer.weight.shape[0]
 
     layers: Iterator[nn.Module] = (m for m in model.modules() if isinstance(m, _MIXING))

@@ -13,6 +13,7 @@ random     uniform numbers from a seed: the control
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -57,7 +58,7 @@ class Taylor:
         for group, total in zip(self.groups, self.sums, strict=True):
             change = torch.zeros(group.width)
             for piece in group.slices:
-                weight = piece.layer.weight
+                weight: Any = piece.layer.weight
                 if piece.side == IN and weight.grad is not None:
                     change += group.gather(piece, piece.per_channel(weight.detach() * weight.grad))
             total += change.square()

@@ -8,7 +8,7 @@ from torch import nn
 
 from compress import checkpoint
 from compress.errors import InputError
-from compress.registry import TIMM_PREFIX
+from compress.registry import TIMM_PREFIX, arguments_of
 
 
 def rebuild(model: nn.Module, family: str, name: str) -> nn.Module:
@@ -30,6 +30,7 @@ def widths_of(model: nn.Module, family: str, name: str) -> dict[str, Any]:
     if family == "teacher" or name.startswith(TIMM_PREFIX):
         from teachers.pruned_shapes import pruned_shapes
 
-        unpruned = {key: value for key, value in model.arguments.items() if key != "pruned"}
+        unpruned = {key: value for key, value in arguments_of(model).items() if key != "pruned"}
         return unpruned | {"pruned": pruned_shapes(checkpoint.build(family, name, unpruned), model)}
-    return dict(model.measured_arguments())
+    measured: Any = model.measured_arguments
+    return dict(measured())

@@ -7,6 +7,7 @@ the budget, and dense kernels multiply by them like by all other numbers.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -22,7 +23,7 @@ def prunable_weights(model: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
     """Weights of convolutions and linear layers by name; biases and norms are left alone."""
     for name, layer in model.named_modules():
         if isinstance(layer, (nn.modules.conv._ConvNd, nn.Linear)):
-            yield f"{name}.weight", layer.weight
+            yield f"{name}.weight", cast(nn.Parameter, layer.weight)
 
 
 def sparsity_of(model: nn.Module) -> float:

@@ -16,6 +16,7 @@ from compress.pruning import importance
 from compress.pruning.groups import Channels, find_channels
 from compress.pruning.planning import MACS, PARAMS, channels_to_remove, plan, reachable
 from compress.pruning.rebuild import rebuild
+from compress.registry import arguments_of
 
 Feed = Callable[[nn.Module, Callable[[], None]], None]
 """Runs backward passes through a network and calls the second argument after each."""
@@ -42,7 +43,7 @@ class Subject:
         return measure.count_macs(self.model, self.mels, self.frames)
 
     def save(self, path: Path) -> None:
-        state = {"arguments": dict(self.model.arguments), "state": self.model.state_dict()}
+        state = {"arguments": arguments_of(self.model), "state": self.model.state_dict()}
         content = io.BytesIO()
         torch.save(state, content)
         path.write_bytes(content.getbuffer())

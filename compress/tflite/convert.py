@@ -101,7 +101,7 @@ class _Windows:
     def padded(self) -> bool:
         return any((*self.before, *self.after))
 
-    def same(self, size: tuple[int, int]) -> bool:
+    def same(self, size: Sequence[int]) -> bool:
         """Whether TFLite's SAME pads a map of this size in the same way."""
         return all(
             self.output[i] == -(-size[i] // self.strides[i])
@@ -304,7 +304,7 @@ class _Conversion:
             output.append(count)
             after.append(max(0, (count - 1) * strides[i] + span - size[i] - pads[i]))
         return _Windows(
-            tuple(kernel), strides, dilations, tuple(pads[:2]), tuple(after), tuple(output)
+            *(_pair(sizes) for sizes in (kernel, strides, dilations, pads, after, output))
         )
 
     def _pads(
@@ -480,7 +480,7 @@ class _Conversion:
 
     def logistic(self, node: Any, wanted: Quantisation) -> int:
         source = self._operand(node, 0)
-        fixed = Quantisation(np.float32([_LOGISTIC_SCALE]), LOWEST)
+        fixed = Quantisation(np.array([_LOGISTIC_SCALE], np.float32), LOWEST)
         result = self._emit(node.name, "LOGISTIC", (source,), self._shape(source), fixed)
         return self._requantised(node.name, result, wanted)
 
@@ -568,6 +568,11 @@ class _Conversion:
 
 def _as_nchw(shape: tuple[int, ...]) -> tuple[int, ...]:
     return tuple(shape[axis] for axis in _TO_NCHW) if len(shape) == _MAP_RANK else shape
+
+
+def _pair(sizes: Sequence[int]) -> tuple[int, int]:
+    """Rows and columns, the first two."""
+    return sizes[0], sizes[1]
 
 
 _OPERATORS: dict[str, Callable[[_Conversion, Any, Quantisation], int]] = {

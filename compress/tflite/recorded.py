@@ -51,17 +51,18 @@ def _of(run: runs.Run) -> list[NpuRecord]:
             not _is_valid(values.get(key), kind) for key, kind in _KINDS.items()
         ):
             raise InputError("metrics.json is damaged under 'vela'")
+        measured: dict[str, Any] = {
+            key: tuple(map(str, value)) if key == "cpu_operators" else value
+            for key, value in values.items()
+            if key in known
+        }
         records.append(
             NpuRecord(
                 name=run.name,
                 data=data + (f", fold {fold}" if fold is not None else ""),
                 run=str(run.folder),
                 sha256=metrics["sha256"],
-                **{
-                    key: tuple(map(str, value)) if key == "cpu_operators" else value
-                    for key, value in values.items()
-                    if key in known
-                },
+                **measured,
             )
         )
     return records

@@ -329,7 +329,7 @@ def _singer(dice: Dice, canvas: Canvas) -> Instrument:
     speaker = replace(speaker, whisper=False, laugh=False, breath=min(speaker.breath, 0.1))
 
     def play(clip: Dice, notes: list[Note]) -> np.ndarray:
-        octave = np.round(np.log2(speaker.pitch_hz * 1.5 / notes[0][2]))
+        octave = float(np.round(np.log2(speaker.pitch_hz * 1.5 / notes[0][2])))
         sung = [(start, start + length, pitch * 2**octave) for start, length, pitch, _ in notes]
         return speak(clip, canvas, speaker, sung)
 

@@ -125,6 +125,7 @@ def _knots(dice: Dice, speaker: Speaker, seconds: float) -> np.ndarray:
     """Course of the speech, (knots, 10): time, voicing, aspiration, noise, noise centre and
     width, three formants, pitch in octaves about the speaker's."""
     rows: list[tuple[float, ...]] = []
+    row: tuple[float, ...]
     time = -dice.between(0.05, 0.5)
     phrase_start, accent = time, 0.0
     syllables_left = dice.whole(2, 9)
@@ -242,7 +243,7 @@ def call(
     """
     centre, width = _FRICATIVES[0]
     breath = speaker.breath
-    rows = []
+    rows: list[tuple[float, ...]] = []
     for number, (start, end) in enumerate(calls):
         vowel = speaker.vowels[number % len(speaker.vowels)]
         first, second, third = _VOWELS[vowel] * speaker.tract

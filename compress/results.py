@@ -1,0 +1,323 @@
+"""From run folders to results over seeds: what is grouped, paired and compared.
+
+    runs of one network, seeds and folds -> accuracy with its interval, spread
+    their int8 files                     -> bytes, accuracy against float
+    twins without a teacher              -> gain of the teacher, paired by seed and clip
+    the baseline of the same data        -> ratio of errors, on the same clips
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from compress import runs
+from compress.config import nearest
+from compress.errors import InputError
+from reports.records import Entry
+from reports.results import Interval, Result
+
+if TYPE_CHECKING:
+    from compress.replicates import Estimate, Outcome
+
+DEFAULT_BASELINE = "audiobot500"
+_SHOWN = ("teach", "train", "distill", "prune", "ensemble", "baseline")
+_ORDER = {stage: place for place, stage in enumerate(_SHOWN)}
+_NOT_HOW = ("seed", "split", "teachers", "parent", "processes", "data", "arguments", "model")
+
+
+@dataclass(frozen=True)
+class Member:
+    """A run whose figures hold, with its manifest and metrics."""
+
+    entry: Entry
+    manifest: Mapping[str, Any]
+    metrics: Mapping[str, Any]
+    outcome: Outcome | None
+
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        found = self.manifest.get("settings")
+        return found if isinstance(found, dict) else {}
+
+    @property
+    def place(self) -> tuple[Any, Any, Any]:
+        """Seed, fold and split: what has to be equal in a pair."""
+        return self.manifest.get("seed"), self.manifest.get("fold"), self.settings.get("split")
+
+
+def build(entries: Sequence[Entry], baseline: str | None = None) -> tuple[list[Result], str]:
+    """(a result per group of runs that differ by seed or fold alone, name of the baseline).
+
+    baseline: a network's name or a run folder; None: audiobot500 where there is one. By data set;
+    within it the teachers first, then by parameters. Raises InputError for a baseline not there.
+    """
+    members = [found for entry in entries if (found := _member(entry)) is not None]
+    groups = _grouped([m for m in members if m.entry.record.stage in _SHOWN])
+    int8 = _int8_files(members)
+    bases, name = _baselines(groups, baseline)
+    results = [_result(group, groups, int8, bases.get(_data_of(group[0]))) for group in groups]
+    results = _told_apart(results, groups)
+    results.sort(key=lambda r: (r.data, r.stage != "teach", r.params or 0, r.name,
+                                _ORDER.get(r.stage, 9), -r.accuracy.mean))  # fmt: skip
+    return results, name
+
+
+def _member(entry: Entry) -> Member | None:
+    if entry.record.accuracy is None or entry.warning or not entry.run:
+        return None
+    try:
+        opened = runs.open_run(Path(entry.run))
+        return Member(entry, opened.manifest, opened.metrics(), _outcome(opened))
+    except InputError:
+        return None
+
+
+def _outcome(run: runs.Run) -> Outcome | None:
+    """Right and wrong clips of the test, where the run recorded them and they are unchanged."""
+    from compress import evaluate, replicates
+
+    recorded = run.manifest.get("artefacts", {}).get(runs.DECISIONS)
+    path = run.folder / runs.DECISIONS
+    seed = run.manifest.get("seed")
+    if recorded is None or not isinstance(seed, int) or not path.is_file():
+        return None
+    if runs.sha256_file(path) != recorded:
+        return None
+    return replicates.outcome(evaluate.load_decisions(path), seed)
+
+
+def _grouped(members: Sequence[Member]) -> list[list[Member]]:
+    groups: dict[str, list[Member]] = {}
+    for member in members:
+        entry = member.entry
+        groups.setdefault(entry.group if entry.varied else entry.run, []).append(member)
+    return list(groups.values())
+
+
+def _data_of(member: Member) -> tuple[str, str]:
+    """What accuracies may be compared on: the set's name and content."""
+    data = member.manifest.get("data", {})
+    return member.entry.data_set, str(data.get("content_hash"))
+
+
+# --- one row -------------------------------------------------------------------------------------
+
+
+def _result(
+    group: Sequence[Member],
+    groups: Sequence[Sequence[Member]],
+    int8: Mapping[str, Member],
+    base: Sequence[Member] | None,
+) -> Result:
+    first = group[0]
+    record = first.entry.record
+    integers = [int8[m.entry.run] for m in group if m.entry.run in int8]
+    sizes = [m.entry.record.file_bytes for m in integers if m.entry.record.file_bytes]
+    seconds = [s for m in group if (s := m.metrics.get("seconds")) is not None]
+    seeds = sorted({s for m in group if (s := m.manifest.get("seed")) is not None})
+    folds = sorted({f for m in group if (f := m.manifest.get("fold")) is not None})
+    return Result(
+        name=record.name,
+        stage=record.stage,
+        data=first.entry.data_set,
+        synthetic=first.entry.synthetic,
+        made=_made(first),
+        seeds=seeds,
+        folds=folds,
+        params=record.params,
+        macs=record.macs,
+        accuracy=_accuracy(group),
+        deviation=_deviation(group),
+        int8_bytes=max(sizes, default=None),
+        int8_gain=_paired([(int8[m.entry.run], m) for m in group if m.entry.run in int8]),
+        error_ratio=_error_ratio(group, base),
+        teacher_gain=_teacher_gain(group, groups),
+        device=_device(group),
+        seconds=statistics.median(seconds) if seconds else None,
+        runs=[m.entry.run for m in group],
+        sha256=[m.entry.record.sha256 or "" for m in group],
+    )
+
+
+def _made(member: Member) -> str:
+    """'trained', 'distilled from resnet10t', with the epochs that the recipe allows."""
+    teachers = member.manifest.get("teachers")
+    names = [str(t.get("name")) for t in teachers or () if isinstance(t, dict)]
+    words = {"teach": "teacher", "train": "trained", "distill": "distilled", "prune": "pruned"}
+    text = words.get(member.entry.record.stage, member.entry.record.stage)
+    text += f" from {' + '.join(names)}" if names else ""
+    recipe = member.settings.get("recipe")
+    epochs = recipe.get("epochs") if isinstance(recipe, dict) else None
+    return text + (f", {epochs} epochs" if epochs else "")
+
+
+def _accuracy(group: Sequence[Member]) -> Interval:
+    from compress import replicates
+
+    outcomes = [m.outcome for m in group if m.outcome is not None]
+    if len(outcomes) == len(group):
+        return _interval(replicates.accuracy(outcomes))
+    records = [m.entry.record for m in group]  # runs without decisions: the widest they recorded
+    mean = statistics.fmean(r.accuracy or 0.0 for r in records)
+    lows = [r.accuracy_low if r.accuracy_low is not None else mean for r in records]
+    highs = [r.accuracy_high if r.accuracy_high is not None else mean for r in records]
+    return Interval(mean, min(lows), max(highs), len(group))
+
+
+def _deviation(group: Sequence[Member]) -> float | None:
+    """Over the means of the seeds; of a single seed, over its folds."""
+    by_seed: dict[Any, list[float]] = {}
+    for member in group:
+        accuracy = member.entry.record.accuracy or 0.0
+        by_seed.setdefault(member.manifest.get("seed"), []).append(accuracy)
+    values = [statistics.fmean(found) for found in by_seed.values()]
+    if len(values) == 1:
+        (values,) = by_seed.values()
+    return statistics.stdev(values) if len(values) > 1 else None
+
+
+def _device(group: Sequence[Member]) -> str:
+    found = dict.fromkeys(str(m.manifest.get("device") or "") for m in group)
+    return "; ".join(name.replace("1 threads", "1 thread") for name in found if name)
+
+
+def _interval(estimate: Estimate) -> Interval:
+    return Interval(estimate.mean, estimate.low, estimate.high, estimate.seeds)
+
+
+# --- pairs ---------------------------------------------------------------------------------------
+
+
+def _paired(pairs: Sequence[tuple[Member, Member]]) -> Interval | None:
+    """Accuracy of the first of each pair over the second, on the same clips."""
+    from compress import replicates
+
+    outcomes = [(a.outcome, b.outcome) for a, b in pairs if a.outcome and b.outcome]
+    if not outcomes:
+        return None
+    try:
+        return _interval(replicates.gain(outcomes))
+    except ValueError:  # other clips
+        return None
+
+
+def _int8_files(members: Sequence[Member]) -> dict[str, Member]:
+    """Run folder of a float network -> its int8 run; the plain 8-bit one where there are more."""
+    found: dict[str, Member] = {}
+    for member in members:
+        parents = [o.run for o in member.entry.origins if o.kind == "parent" and o.run]
+        if member.manifest.get("stage") != "quantize" or not parents:
+            continue
+        best = found.get(parents[0])
+        if best is None or _plainness(member) > _plainness(best):
+            found[parents[0]] = member
+    return found
+
+
+def _plainness(member: Member) -> tuple[bool, bool, bool]:
+    """Ranks int8 runs: 8-bit weights without a codebook, all layers in int8, not fine-tuned."""
+    settings = member.settings
+    narrow = settings.get("weight_bits", 8) != 8 or bool(settings.get("clusters"))
+    return not narrow, not settings.get("keep_float"), settings.get("fine_tuning") is None
+
+
+def _teacher_gain(group: Sequence[Member], groups: Sequence[Sequence[Member]]) -> Interval | None:
+    """Over the runs of the same network, recipe, seed and split that were trained on labels."""
+    if group[0].entry.record.stage != "distill":
+        return None
+    for others in groups:
+        if others[0].entry.record.stage == "train" and _twins(group[0], others[0]):
+            by_place = {other.place: other for other in others}
+            return _paired([(m, by_place[m.place]) for m in group if m.place in by_place])
+    return None
+
+
+def _twins(distilled: Member, trained: Member) -> bool:
+    same = ("arguments", "recipe", "normalise", "weights", "parent", "transfer")
+    ours, theirs = distilled.settings, trained.settings
+    return (
+        distilled.entry.record.name == trained.entry.record.name
+        and _data_of(distilled) == _data_of(trained)
+        and "recipe" in ours
+        and all(ours.get(key) == theirs.get(key) for key in same if key != "transfer")
+    )
+
+
+# --- the baseline --------------------------------------------------------------------------------
+
+
+def _baselines(
+    groups: Sequence[Sequence[Member]], asked: str | None
+) -> tuple[dict[tuple[str, str], Sequence[Member]], str]:
+    """(data set -> the baseline's runs, its name). Of several, that trained on labels alone."""
+    name = asked or DEFAULT_BASELINE
+    if runs.is_folder(name):
+        folder = Path(name).resolve()
+        chosen = [g for g in groups if any(Path(m.entry.run).resolve() == folder for m in g)]
+        if not chosen:
+            raise InputError(f"--baseline {name}: no measured run of this report; see --runs")
+        name = chosen[0][0].entry.record.name
+    else:
+        chosen = [g for g in groups if g[0].entry.record.name == name]
+        if not chosen and asked:
+            known = {g[0].entry.record.name for g in groups}
+            raise InputError(
+                f"--baseline {name}: no measured run of it{nearest(name, known)} "
+                f"(measured: {', '.join(sorted(known)) or 'none'})"
+            )
+    found: dict[tuple[str, str], Sequence[Member]] = {}
+    for group in sorted(chosen, key=lambda g: (g[0].entry.record.stage != "train", -len(g))):
+        found.setdefault(_data_of(group[0]), group)
+    return found, name if found else ""
+
+
+def _error_ratio(group: Sequence[Member], base: Sequence[Member] | None) -> Interval | None:
+    from compress import replicates
+
+    if base is None or group is base:
+        return None
+    ours, theirs = ([m.outcome for m in side if m.outcome] for side in (group, base))
+    if len(ours) < len(group) or len(theirs) < len(base):
+        return None
+    found = replicates.error_ratio(ours, theirs)
+    return None if found is None else _interval(found)
+
+
+# --- rows that would read alike ------------------------------------------------------------------
+
+
+def _told_apart(results: Sequence[Result], groups: Sequence[Sequence[Member]]) -> list[Result]:
+    """The results with the first settings in which those of one name and making differ."""
+    alike: dict[tuple[str, ...], list[int]] = {}
+    for index, result in enumerate(results):
+        alike.setdefault((result.data, result.name, result.made), []).append(index)
+    told = list(results)
+    for indices in alike.values():
+        settings = [_flat(groups[i][0]) for i in indices]
+        keys = dict.fromkeys(key for one in settings for key in one)
+        differing = [k for k in keys if len({str(one.get(k)) for one in settings}) > 1]
+        for index, one in zip(indices, settings, strict=True) if len(indices) > 1 else ():
+            words = [f"{k.replace('_', ' ')} {_word(one.get(k))}" for k in differing[:3]]
+            made = ", ".join([results[index].made, *words])
+            told[index] = dataclasses.replace(results[index], made=made)
+    return told
+
+
+def _flat(member: Member) -> dict[str, Any]:
+    """Widths, recipe, other settings and front end of a run in one table."""
+    settings = member.settings
+    data = member.manifest.get("data", {})
+    parts = (settings.get("arguments"), settings.get("recipe"), data.get("frontend"))
+    found = {key: value for part in parts if isinstance(part, dict) for key, value in part.items()}
+    return found | {k: v for k, v in settings.items() if k not in (*_NOT_HOW, "recipe")}
+
+
+def _word(value: Any) -> str:
+    if isinstance(value, list):
+        return " ".join(map(str, value))
+    return "none" if value is None else str(value)
