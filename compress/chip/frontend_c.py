@@ -134,7 +134,7 @@ def readme(frontend: FrontEnd) -> str:
     else:
         reference = """**This network was trained with a reference that no device knows beforehand:
 0 dB is the loudest level of each window.** `scene.c` finds it when the window is complete and
-subtracts it, for another window of RAM and one more rounding, to 1/256 dB. Train with
+subtracts it; until then levels wait in 32 bits, for three times the RAM of a window. Train with
 `--reference fixed` for a front end whose levels are final frame by frame."""
     return f"""
 ## From sound
