@@ -118,6 +118,11 @@ def default_cache() -> Path:
     return (Path(base) if base else Path.home() / ".cache") / "compress-workbench"
 
 
+def is_synthetic(name: str) -> bool:
+    """Whether ``--data`` of this name means the built-in scenes."""
+    return name == "scenes" or name.startswith("scenes:")
+
+
 def find_set(wanted_hash: str, cache: Path | None = None) -> SpectrogramSet | None:
     """The prepared set of just that content, where the cache has it."""
     for path in sorted(((cache or default_cache()) / "sets").glob("*/set.json")):
