@@ -87,7 +87,8 @@ def comma_separated(records: Iterable[ChipRecord], escape: Any) -> str:
         for spec in dataclasses.fields(ChipRecord)
         if spec.name not in ("layers", "estimates", "over")
     ]
-    estimated = ("cycles", "clock_mhz", "milliseconds", "microjoules", "cycles_source", "part")
+    estimated = ("at_least", "cycles", "clock_mhz", "milliseconds", "microjoules", "cycles_source",
+                 "part")  # fmt: skip
     out = io.StringIO()
     writer = csv.writer(out)
     writer.writerow([*keys, *(f"estimated_{key}" for key in estimated)])
@@ -101,6 +102,7 @@ def comma_separated(records: Iterable[ChipRecord], escape: Any) -> str:
 def cells(record: ChipRecord) -> tuple[str, ...]:
     """The row of a record under HEAD."""
     guess = record.estimates[0] if record.estimates else {}
+    least = "≥ " if guess.get("at_least") else ""
     over = ", ".join(
         f"{100 * amount:.1f} points under the least accuracy"
         if figure == "chip_accuracy"
@@ -117,9 +119,10 @@ def cells(record: ChipRecord) -> tuple[str, ...]:
         _kib(record.ram_bytes),
         MISSING if record.accuracy is None else f"{100 * record.accuracy:.1f} %",
         MISSING if record.windows is None else f"{record.windows_equal} of {record.windows}",
-        f"{guess['cycles'] / 1e6:.2f} M" if guess else MISSING,
-        f"{guess['milliseconds']:.3g} ms at {guess['clock_mhz']:g} MHz" if guess else MISSING,
-        _number(guess.get("microjoules"), ",.0f", " µJ"),
+        f"{least}{guess['cycles'] / 1e6:.2f} M" if guess else MISSING,
+        least + f"{guess['milliseconds']:.3g} ms at {guess['clock_mhz']:g} MHz"
+        if guess else MISSING,
+        MISSING if guess.get("microjoules") is None else f"{least}{guess['microjoules']:,.0f} µJ",
         MISSING if record.within_budget is None else "yes" if record.within_budget
         else f"no: {over}",
     )  # fmt: skip
@@ -135,7 +138,8 @@ def sources(records: Iterable[ChipRecord]) -> list[str]:
             found = networks.setdefault(
                 (guess["core"], at, guess["part"], guess["cycles_source"]), []
             )
-            found.append(f"{record.name} {guess['milliseconds']:.3g} ms")
+            least = "at least " if guess.get("at_least") else ""
+            found.append(f"{record.name} {least}{guess['milliseconds']:.3g} ms")
     return [
         f"Estimate for {core}: {', '.join(dict.fromkeys(found))}, at {at} ({part}); cycles from "
         f"{cycles_source}."

@@ -175,13 +175,15 @@ def _words(records: Sequence[dict[str, Any]]) -> list[str]:
     lines = ["Estimates, not measured (an emulator knows no cycles):"]
     for record in records:
         for guess in record["estimates"]:
+            least = "at least " if guess["at_least"] else ""
             energy = (
                 "energy not known"
                 if guess["microjoules"] is None
-                else f"{guess['microjoules']:,.0f} uJ"
+                else f"{least}{guess['microjoules']:,.0f} uJ"
             )
             lines.append(
-                f"  {guess['core']}: {guess['milliseconds']:.1f} ms at {guess['clock_mhz']:g} MHz, "
-                f"{energy} a window ({guess['cycles_source']}; {guess['part']})"
+                f"  {guess['core']}: {least}{guess['milliseconds']:.1f} ms at "
+                f"{guess['clock_mhz']:g} MHz, {energy} a window "
+                f"({guess['cycles_source']}; {guess['part']})"
             )
     return lines
