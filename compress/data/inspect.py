@@ -123,7 +123,7 @@ def look_at_values(data: SpectrogramSet) -> Values:
     at_lowest = 0
     with cli.progress(len(data), "looking at values", "window") as bar:
         for at in range(0, len(data), _BLOCK_WINDOWS):
-            block = np.asarray(data.codes[at : at + _BLOCK_WINDOWS])
+            block = data.read(slice(at, at + _BLOCK_WINDOWS))
             quietest, loudest = block.min(axis=(1, 2)), block.max(axis=(1, 2))
             silent[at : at + len(block)] = (loudest <= threshold) | (
                 loudest.astype(np.int32) - quietest <= SILENCE_DB * CODES_PER_DB

@@ -55,7 +55,7 @@ def _check(
     data: SpectrogramSet, rows: np.ndarray, waveforms: np.ndarray, frontend: FrontEnd, spec: str
 ) -> None:
     codes = encode_db(log_mel(waveforms, frontend)).astype(np.int32)
-    if np.abs(codes - data.codes[rows]).max() > _MOST_STEPS_APART:
+    if np.abs(codes - data.read(rows)).max() > _MOST_STEPS_APART:
         raise InputError(
             f"{spec}: its sound is not that of the spectrograms in the cache, which the run was "
             "made on; give the data set of the run with --data"
