@@ -44,7 +44,7 @@ CHUNK = 8_192
 NARROW = {"widths": (8, 8, 8), "head": (16, 16)}  # of audiobot50
 
 MOST_MEMORY_MIB = 2_048
-MOST_GROWTH = 1.25  # processor time per clip at the largest size, to that at a tenth of it
+MOST_GROWTH = 1.5  # processor time per clip at the largest size, to that at the one before
 MOST_SECONDS = {"report": 10.0, "gate": 5.0, "help": 1.0}
 
 

@@ -83,9 +83,10 @@ class SpectrogramSet:
 
     def read(self, windows: np.ndarray | slice) -> np.ndarray:
         """Codes of some windows, copied, (n, mels, frames) int16; the others take no memory."""
-        found = np.array(self.codes[windows])
-        _unmap_pages(self.codes)
-        return found
+        whole = isinstance(getattr(self.codes, "base", None), mmap.mmap)
+        if not whole or self.codes.nbytes <= _MOST_MAPPED_BYTES:
+            return np.array(self.codes[windows])
+        return _read_file(self.codes, np.arange(len(self))[windows])
 
     def decibels(self, indices: np.ndarray) -> np.ndarray:
         """Spectrograms of some windows, (n, mels, frames) float32 dB."""
@@ -117,17 +118,22 @@ def decode_db(codes: np.ndarray) -> np.ndarray:
     return codes.astype(np.float32) / CODES_PER_DB
 
 
-def _unmap_pages(codes: np.ndarray) -> None:
-    """Take the pages of a large mapped file out of the process; the system may keep them cached.
+def _read_file(codes: np.memmap, windows: np.ndarray) -> np.ndarray:
+    """Some windows of a mapped array, read from its file.
 
-    Without this a process holds every page that it ever read: all of the set after one epoch. A
-    window is slower to read by some 10 microseconds then, so small sets stay mapped.
+    Read through the mapping, a process would hold every page that it ever touched, and its
+    neighbours: all of the set after one epoch. This is as fast.
     """
-    mapped = getattr(codes, "_mmap", None)
-    if mapped is None or codes.flags.writeable or len(mapped) <= _MOST_MAPPED_BYTES:
-        return
-    if hasattr(mmap, "MADV_DONTNEED"):
-        mapped.madvise(mmap.MADV_DONTNEED)
+    found = np.empty((len(windows), *codes.shape[1:]), dtype=codes.dtype)
+    bytes_each = codes[0].nbytes
+    with open(codes.filename, "rb", buffering=0) as file:
+        for row, window in zip(found, windows.tolist(), strict=True):
+            file.seek(codes.offset + window * bytes_each)
+            if file.readinto(row) != bytes_each:
+                raise InputError(
+                    f"{codes.filename}: ends too soon; delete its folder to prepare it again"
+                )
+    return found
 
 
 def default_cache() -> Path:
