@@ -40,6 +40,12 @@ def read_npy_pair(
     root: Path, *, name: str, cache: Path | None = None, workers: int = 0
 ) -> SpectrogramSet:
     """The set in ``root``. Raises InputError with one line for each fault of the arrays."""
+    for needed in (SPECTROGRAMS, LABELS):
+        if not (root / needed).is_file():
+            raise InputError(
+                f"{root / needed}: no such file; this layout needs "
+                f"{SPECTROGRAMS} and {LABELS} in one folder"
+            )
     spectrograms = load_spectrograms(root / SPECTROGRAMS)
     class_names = read_class_names(root)
     labels = _column(root / LABELS, len(spectrograms), "labels")
