@@ -84,9 +84,10 @@ class SpectrogramSet:
     def read(self, windows: np.ndarray | slice) -> np.ndarray:
         """Codes of some windows, copied, (n, mels, frames) int16; the others take no memory."""
         codes = self.codes
-        whole = isinstance(codes, np.memmap) and isinstance(codes.base, mmap.mmap)
-        if whole and codes.filename and codes.nbytes > _MOST_MAPPED_BYTES:
-            return _read_file(codes, Path(codes.filename), np.arange(len(self))[windows])
+        if isinstance(codes, np.memmap) and codes.nbytes > _MOST_MAPPED_BYTES:
+            whole = isinstance(codes.base, mmap.mmap)
+            if whole and codes.filename:
+                return _read_file(codes, Path(codes.filename), np.arange(len(self))[windows])
         return np.array(codes[windows])
 
     def decibels(self, indices: np.ndarray) -> np.ndarray:
