@@ -4,7 +4,8 @@ A process is killed by SIGKILL, which nothing can catch: either at a moment, or 
 n-th time that it touches a file (opens one to write, renames, removes, makes a folder). The second
 way finds the moments between two steps of a write, which are short.
 
-Processes are forked off a server that has the libraries loaded, so that a kill costs a second.
+Processes are forked off a server that has the libraries loaded, so that a kill costs a second
+(see ``forking``).
 A command is added to ``CASES`` in one line.
 """
 
@@ -13,7 +14,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import multiprocessing
 import os
 import signal
 import sys
@@ -25,6 +25,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from forking import context
 
 NEVER = 0
 _SECONDS_LIMIT = 240.0
@@ -64,14 +65,6 @@ CASES = {
     ),
 }
 
-_context = multiprocessing.get_context("forkserver")
-_context.set_forkserver_preload(
-    ["teachers.timm_teacher", "onnx", "onnxscript", "onnxruntime", "lightning_fabric",
-     "matplotlib.pyplot", "scipy", "compress.session", "compress.student_runs",
-     "compress.quantized_runs", "compress.pruned_runs", "compress.int8.tuning",
-     "compress.data.scenes"]
-)  # fmt: skip
-
 
 @dataclass(frozen=True)
 class Ended:
@@ -101,7 +94,7 @@ def run(argv: list[str], place: Path, at_touch: int = NEVER, after: float | None
     log, count = place / "printed.txt", place / "touched.txt"
     count.write_text("0")
     log.write_text("")
-    process = _context.Process(target=_child, args=(argv, place, at_touch, log, count))
+    process = context.Process(target=_child, args=(argv, place, at_touch, log, count))
     started = time.monotonic()
     process.start()
     process.join(_SECONDS_LIMIT if after is None else after)
