@@ -9,6 +9,8 @@ recipe, STUDY/best.toml, for compress.train and compress.distill.
 from __future__ import annotations
 
 import dataclasses
+from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -58,7 +60,8 @@ def run(config: SweepConfig) -> int:
         distillation = chosen_student.distillation_of(session, config, teacher_recipe)
         with cli.progress(config.trials, "trials", "trial") as bar:
             bar.update(before)
-            trials.run(config.trials, _objective(config, session, recipe, distillation, bar))
+            objective = _objective(config, session, recipe, distillation, bar, trials.numbers)
+            trials.run(config.trials, objective)
     return _finish(config, folder, trials, recipe)
 
 
@@ -105,7 +108,12 @@ def _identity(
 
 
 def _objective(
-    config: SweepConfig, session: Session, recipe: Recipe, distillation: Any, bar: Any
+    config: SweepConfig,
+    session: Session,
+    recipe: Recipe,
+    distillation: Any,
+    bar: Any,
+    numbers: Callable[[], dict[int, int]],
 ) -> Any:
     """The least validation loss of a student trained with the trial's values."""
     import tempfile
@@ -125,6 +133,7 @@ def _objective(
             session, config.student, activation=asked.activation, dropout=asked.dropout
         )
         reported: list[float] = []
+        number = numbers()[trial.number]
 
         def after_epoch(row: dict[str, float]) -> None:
             reported.append(row["validation_loss"])
@@ -149,7 +158,7 @@ def _objective(
                     session.seed,
                     Path(scratch) / runs.CHECKPOINT,
                     session.fabric,
-                    f"trial {trial.number}",
+                    f"trial {number}",
                     after_epoch,
                 )
             except optuna.TrialPruned:
@@ -159,7 +168,7 @@ def _objective(
                 if reported:
                     how = "stopped" if stopped else f"{len(reported)} epochs"
                     values = ", ".join(f"{k} {_shown(v)}" for k, v in trial.params.items())
-                    cli.say(f"trial {trial.number:<3} loss {min(reported):.4f}  {how}; {values}")
+                    cli.say(f"trial {number:<3} loss {min(reported):.4f}  {how}; {values}")
                     bar.update()
         return min(reported)
 
@@ -170,11 +179,17 @@ def _shown(value: Any) -> str:
     return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
-def rows_of(trials: list[Any]) -> list[dict[str, Any]]:
-    """One row per trial that was not lost: number, state, values, least loss and where it was."""
-    return [
+def rows_of(trials: Study) -> list[dict[str, Any]]:
+    """One row per trial that was not lost: number, state, values, least loss and where it was.
+
+    lost: how often the process of a trial went before the one that ended it.
+    """
+    numbers = trials.numbers()
+    finished = trials.finished()
+    before = Counter(numbers[t.number] for t in trials.trials())
+    rows = [
         {
-            "number": trial.number,
+            "number": numbers[trial.number],
             "state": trial.state.name.lower(),
             "values": dict(trial.params),
             "validation_loss": trial.value
@@ -183,18 +198,20 @@ def rows_of(trials: list[Any]) -> list[dict[str, Any]]:
             "epochs": len(trial.intermediate_values),
             **{
                 key: trial.user_attrs.get(key)
-                for key in ("validation_accuracy", "best_epoch", "seconds", "repeats", "fault")
+                for key in ("validation_accuracy", "best_epoch", "seconds", "fault")
             },
+            "lost": before[numbers[trial.number]] - 1,
         }
-        for trial in trials
+        for trial in finished
     ]
+    return sorted(rows, key=lambda row: row["number"])
 
 
 def _finish(config: SweepConfig, folder: Path, trials: Study, recipe: Recipe) -> int:
     from compress import runs
     from reports import sweep as shown
 
-    rows = rows_of(trials.finished())
+    rows = rows_of(trials)
     complete = [row for row in rows if row["state"] == "complete"]
     if not complete:
         fault = next((row["fault"] for row in rows if row["fault"]), "all were stopped")

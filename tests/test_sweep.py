@@ -96,7 +96,7 @@ def test_a_refused_trial_counts_and_is_not_repeated(tmp_path):
 
     found.run(3, objective)
     assert [t.state.name for t in found.trials()] == ["COMPLETE", "FAIL", "COMPLETE"]
-    assert sweep.rows_of(found.finished())[1]["fault"] == "the training loss is nan"
+    assert sweep.rows_of(found)[1]["fault"] == "the training loss is nan"
 
 
 def test_a_trial_that_nobody_holds_is_tried_again_with_its_values(tmp_path, capsys):
@@ -109,6 +109,49 @@ def test_a_trial_that_nobody_holds_is_tried_again_with_its_values(tmp_path, caps
     repeated = next(t for t in found.trials() if t.user_attrs.get(study.REPEATS) == 1)
     assert repeated.params == lost and repeated.state.name == "COMPLETE"
     assert len(found.finished()) == 3
+
+
+@pytest.mark.parametrize("sampler", ["random", "tpe"])
+def test_what_is_lost_changes_neither_numbers_nor_values(sampler, tmp_path):
+    """Lost before it had values, lost with them, and its repeat lost too."""
+    whole, broken = open_study(tmp_path / "a", sampler), open_study(tmp_path / "b", sampler)
+    whole.run(12, lambda trial: trial.params["dropout"])
+    broken.run(2, lambda trial: trial.params["dropout"])
+    broken.optuna.ask()  # killed before anything was drawn
+    broken.run(3, lambda trial: trial.params["dropout"])
+    for _ in range(2):
+        with broken._next(12):
+            pass
+    broken.run(12, lambda trial: trial.params["dropout"])
+    rows = [sweep.rows_of(found) for found in (whole, broken)]
+    assert [row.pop("lost") for row in rows[1]] == [0, 0, 1, 2, *[0] * 8]
+    assert [row.pop("lost") for row in rows[0]] == [0] * 12
+    assert rows[0] == rows[1]
+    assert [row["number"] for row in rows[1]] == list(range(12))
+
+
+def test_a_trial_given_up_twice_is_repeated_once(tmp_path, monkeypatch):
+    """Killed between lining the values up and closing the lost trial."""
+    found = open_study(tmp_path / "s")
+    with found._next(2) as trial:
+        pass
+    storage = found.optuna._storage
+    with monkeypatch.context() as patch:
+        patch.setattr(storage, "set_trial_state_values", lambda *given: None)
+        found._reclaim()
+    found._reclaim()
+    waiting = [t for t in found.trials() if t.state.name == "WAITING"]
+    assert [t.system_attrs["fixed_params"] for t in waiting] == [trial.params]
+
+
+def test_a_torn_line_of_the_journal_is_cut_before_the_next(tmp_path):
+    """A full disk leaves the beginning of a line; what follows must not be written behind it."""
+    open_study(tmp_path / "s").run(2, lambda trial: 1.0)
+    with (tmp_path / "s" / study.JOURNAL).open("a") as file:
+        file.write('{"op_code":4,"worker')
+    open_study(tmp_path / "s").run(3, lambda trial: 1.0)
+    found = open_study(tmp_path / "s")
+    assert [t.state.name for t in found.trials()] == ["COMPLETE"] * 3
 
 
 def test_a_trial_that_another_process_holds_is_left_alone(tmp_path):
