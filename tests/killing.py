@@ -39,15 +39,18 @@ _EVENTS = {"os.rename", "os.remove", "os.mkdir", "os.rmdir", "shutil.rmtree"}
 class Case:
     """A command line, and the files below its place that are the same however it went.
 
-    {place} is a folder of its own, {data} a data set, {teacher} and {student} finished runs.
+    {place} is a folder of its own, {data} a data set; {teacher}, {student} and {int8} are finished
+    runs. again: what the command says where all is there already.
     """
 
     line: str
     same: tuple[str, ...]
+    again: str = "finished before"
+    more: str = "--out {place}/run --device cpu --threads 1 --workers 1"
 
 
 CASES = {
-    "data": Case("data scenes:24", ("cache/sets/*/*",)),
+    "data": Case("data scenes:24", ("cache/sets/*/*",), again="", more="--workers 1"),
     "teach": Case("teach --teacher test_resnet --data {data} --epochs 2 --batch-size 64", _RUN),
     "train": Case("train --student audiobot50 --data {data} --epochs 2 --batch-size 64", _RUN),
     "distill": Case(
@@ -62,6 +65,26 @@ CASES = {
     "quantize": Case("quantize --run {student} --samples 32 --data {data}", _INT8),
     "quantize-qat": Case(
         "quantize --run {student} --samples 32 --data {data} --qat --epochs 1", _INT8
+    ),
+    "ensemble": Case(
+        "ensemble --member {student} --member {teacher} --data {data}",
+        ("run/model.onnx", "run/weights.safetensors", "run/test_decisions.npz", "run/model.json"),
+    ),
+    "export": Case(
+        "export --run {int8} --format c --data {data}",
+        ("run/*.c", "run/*.h", "run/test_decisions.npz", "run/split.json"),
+        more="--out {place}/run --workers 1",
+    ),
+    "crossval": Case(
+        "crossval --student audiobot50 --data {data} --folds 2 --epochs 2 --batch-size 64 "
+        "--runs {place}/runs",
+        ("run/crossval.json", "run/crossval.md", "runs/*/model.onnx", "runs/*/weights.safetensors",
+         "runs/*/test_decisions.npz"),
+    ),
+    "sweep": Case(
+        "sweep --student audiobot50 --data {data} --trials 4 --epochs 2 --batch-size 64 "
+        "--warmup-epochs 0",
+        ("run/best.toml", "run/sweep.json", "run/sweep.html"),
     ),
 }
 
@@ -82,10 +105,7 @@ class Ended:
 
 
 def argv_of(case: Case, place: Path, **inputs: Path) -> list[str]:
-    module, *arguments = case.line.format(place=place, **inputs).split()
-    if module != "data":
-        arguments += ["--out", str(place / "run"), "--device", "cpu", "--threads", "1"]
-    return [module, *arguments, "--workers", "1"]
+    return f"{case.line} {case.more}".format(place=place, **inputs).split()
 
 
 def run(argv: list[str], place: Path, at_touch: int = NEVER, after: float | None = None) -> Ended:
@@ -173,13 +193,14 @@ def hashes(place: Path, patterns: tuple[str, ...]) -> dict[str, str]:
 
 
 def _without_times(path: Path) -> bytes:
-    """The content of a file, without how long something took where it says that."""
-    if path.name != "quantisation.json":
+    """The content of a file, without how it went: how long it took, how often it was lost."""
+    if path.name not in ("quantisation.json", "sweep.json"):
         return path.read_bytes()
     value = json.loads(path.read_text())
-    for part in value.values():
+    for part in (*value.values(), *value.get("trials", ())):
         if isinstance(part, dict):
             part.pop("seconds", None)
+            part.pop("lost", None)
     return json.dumps(value, sort_keys=True).encode()
 
 
