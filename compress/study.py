@@ -15,6 +15,7 @@ import contextlib
 import math
 import os
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -92,6 +93,28 @@ class Study:
             pruner=pruner,
         )
         self._distributions = {key: _distribution(part) for key, part in space.items()}
+
+    @classmethod
+    def recorded(cls, folder: Path, seed: int) -> Study:
+        """A study to be read alone; raises InputError where its journal cannot be."""
+        import optuna
+        from optuna.storages import JournalStorage
+        from optuna.storages.journal import JournalFileBackend
+
+        optuna.logging.set_verbosity(optuna.logging.ERROR)
+        journal = folder / JOURNAL
+        if not journal.is_file():
+            raise InputError(f"{folder}: this study has no {JOURNAL}, so its trials are not known")
+        found = cls.__new__(cls)
+        found.folder, found._seed = folder, seed
+        try:
+            storage = JournalStorage(JournalFileBackend(str(journal), _JournalLock(journal)))
+            found.optuna = optuna.load_study(study_name="sweep", storage=storage)
+            found.trials()
+        except (ArithmeticError, AssertionError, AttributeError, LookupError, TypeError,
+                ValueError) as error:  # fmt: skip
+            raise InputError(f"{journal}: is no journal of a study ({error!r})") from None
+        return found
 
     def trials(self) -> list[Any]:
         return self.optuna.get_trials(deepcopy=False)
@@ -242,6 +265,34 @@ class Study:
             )
         except ImportError:
             raise InputError("scikit-learn is not installed; pip install '.[sweep]'") from None
+
+
+def rows_of(study: Study) -> list[dict[str, Any]]:
+    """One row per trial that was not lost: number, state, values, least loss and where it was.
+
+    lost: how often the process of a trial went before the one that ended it.
+    """
+    numbers = study.numbers()
+    finished = study.finished()
+    before = Counter(numbers[t.number] for t in study.trials())
+    rows = [
+        {
+            "number": numbers[trial.number],
+            "state": trial.state.name.lower(),
+            "values": dict(trial.params),
+            "validation_loss": trial.value
+            if trial.state.name == "COMPLETE"
+            else min(trial.intermediate_values.values(), default=None),
+            "epochs": len(trial.intermediate_values),
+            **{
+                key: trial.user_attrs.get(key)
+                for key in ("validation_accuracy", "best_epoch", "seconds", "fault")
+            },
+            "lost": before[numbers[trial.number]] - 1,
+        }
+        for trial in finished
+    ]
+    return sorted(rows, key=lambda row: row["number"])
 
 
 class _JournalLock:

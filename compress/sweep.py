@@ -9,7 +9,6 @@ recipe, STUDY/best.toml, for compress.train and compress.distill.
 from __future__ import annotations
 
 import dataclasses
-from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -179,39 +178,11 @@ def _shown(value: Any) -> str:
     return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
-def rows_of(trials: Study) -> list[dict[str, Any]]:
-    """One row per trial that was not lost: number, state, values, least loss and where it was.
-
-    lost: how often the process of a trial went before the one that ended it.
-    """
-    numbers = trials.numbers()
-    finished = trials.finished()
-    before = Counter(numbers[t.number] for t in trials.trials())
-    rows = [
-        {
-            "number": numbers[trial.number],
-            "state": trial.state.name.lower(),
-            "values": dict(trial.params),
-            "validation_loss": trial.value
-            if trial.state.name == "COMPLETE"
-            else min(trial.intermediate_values.values(), default=None),
-            "epochs": len(trial.intermediate_values),
-            **{
-                key: trial.user_attrs.get(key)
-                for key in ("validation_accuracy", "best_epoch", "seconds", "fault")
-            },
-            "lost": before[numbers[trial.number]] - 1,
-        }
-        for trial in finished
-    ]
-    return sorted(rows, key=lambda row: row["number"])
-
-
 def _finish(config: SweepConfig, folder: Path, trials: Study, recipe: Recipe) -> int:
-    from compress import runs
+    from compress import runs, study
     from reports import sweep as shown
 
-    rows = rows_of(trials)
+    rows = study.rows_of(trials)
     complete = [row for row in rows if row["state"] == "complete"]
     if not complete:
         fault = next((row["fault"] for row in rows if row["fault"]), "all were stopped")
@@ -258,11 +229,11 @@ def _finish(config: SweepConfig, folder: Path, trials: Study, recipe: Recipe) ->
 def best_recipe(recipe: Recipe, best: dict[str, Any], result: dict[str, Any]) -> str:
     """The text of best.toml: the recipe of the trials with the best one's values."""
     from compress import toml_text
+    from compress.recipe import unused_by
 
     values = toml_text.changed(dataclasses.replace(recipe, **best["values"]))
-    other = {"cosine": ("plateau_factor", "plateau_patience"), "plateau": ("warmup_share",)}
     schedule = values.get("schedule", recipe.schedule)
-    values = {key: value for key, value in values.items() if key not in other[schedule]}
+    values = {key: value for key, value in values.items() if key not in unused_by(schedule)}
     head = (
         f"# Trial {best['number']} of {len(result['trials'])}: {result['student']} on "
         f"{result['data']}, validation loss {best['validation_loss']:.4f}.\n"
