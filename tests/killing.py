@@ -28,7 +28,7 @@ import pytest
 from forking import context
 
 NEVER = 0
-_SECONDS_LIMIT = 240.0
+SECONDS_LIMIT = 240.0
 _RUN = ("run/model.onnx", "run/weights.safetensors", "run/split.json", "run/test_decisions.npz",
         "run/model.json")  # fmt: skip
 _INT8 = ("run/model.onnx", "run/split.json", "run/test_decisions.npz", "run/quantisation.json")
@@ -117,11 +117,11 @@ def run(argv: list[str], place: Path, at_touch: int = NEVER, after: float | None
     process = context.Process(target=_child, args=(argv, place, at_touch, log, count))
     started = time.monotonic()
     process.start()
-    process.join(_SECONDS_LIMIT if after is None else after)
+    process.join(SECONDS_LIMIT if after is None else after)
     if process.is_alive():
         process.kill()
         process.join()
-        assert after is not None, f"{argv} took more than {_SECONDS_LIMIT} s"
+        assert after is not None, f"{argv} took more than {SECONDS_LIMIT} s"
     seconds = time.monotonic() - started
     return Ended(process.exitcode or 0, log.read_text(), int(count.read_text() or 0), seconds)
 

@@ -129,6 +129,47 @@ def test_data_workers_end_with_a_killed_command(tmp_path):
     assert {path.name for path in tmp_path.rglob("shard-*.npz")} == set(made)
 
 
+# --- side by side --------------------------------------------------------------------------------
+
+
+def side_by_side(name: str, inputs: dict[str, Path], place: Path) -> list[tuple[int, str]]:
+    """(exit code, what was printed) of two processes that were given one command at once."""
+    case = killing.CASES[name]
+    place.mkdir(parents=True)
+    argv, started = killing.argv_of(case, place, **inputs), []
+    for number in range(2):
+        log, count = place.parent / f"printed{number}.txt", place.parent / f"touched{number}.txt"
+        arguments = (argv, place, killing.NEVER, log, count)
+        started.append((forking.context.Process(target=killing._child, args=arguments), log))
+        started[-1][0].start()
+    for process, _ in started:
+        process.join(killing.SECONDS_LIMIT)
+        assert process.exitcode is not None
+    return [(process.exitcode or 0, log.read_text()) for process, log in started]
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=() if name in ("data", "train") else pytest.mark.slow)
+        for name in killing.CASES
+    ],
+)
+def test_two_commands_at_once_tear_no_file(name, npy_data, tmp_path, request):
+    """On one run folder, one cache, one study: each waits, shares, or says that another writes."""
+    quick = name in ("data", "train")
+    inputs = {"data": npy_data} if quick else request.getfixturevalue("inputs")
+    ended = side_by_side(name, inputs, tmp_path / "both")
+    assert any(code == 0 for code, _ in ended), ended
+    for code, printed in ended:
+        assert code in (0, 2) and "Traceback" not in printed, printed
+        if code == 2:
+            assert "another process" in printed.splitlines()[-1], printed
+    killing.assert_whole(tmp_path / "both")
+    expected, _ = undisturbed(name, inputs, tmp_path / "alone")
+    assert finish(name, inputs, tmp_path / "both") == expected
+
+
 # --- disks that give no more ---------------------------------------------------------------------
 
 
