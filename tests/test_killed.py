@@ -151,14 +151,13 @@ def side_by_side(name: str, inputs: dict[str, Path], place: Path) -> list[tuple[
 @pytest.mark.parametrize(
     "name",
     [
-        pytest.param(name, marks=() if name in ("data", "train") else pytest.mark.slow)
+        pytest.param(name, marks=() if name == "data" else pytest.mark.slow)
         for name in killing.CASES
     ],
 )
-def test_two_commands_at_once_tear_no_file(name, npy_data, tmp_path, request):
+def test_two_commands_at_once_tear_no_file(name, tmp_path, request):
     """On one run folder, one cache, one study: each waits, shares, or says that another writes."""
-    quick = name in ("data", "train")
-    inputs = {"data": npy_data} if quick else request.getfixturevalue("inputs")
+    inputs = {} if name == "data" else request.getfixturevalue("inputs")
     ended = side_by_side(name, inputs, tmp_path / "both")
     assert any(code == 0 for code, _ in ended), ended
     for code, printed in ended:
@@ -186,12 +185,13 @@ def _train(data: Path, *more: object) -> int:
     return cli.main(TrainConfig, train.run, "", [str(argument) for argument in given])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "size",
     [
-        pytest.param(1_000, marks=pytest.mark.slow, id="manifest"),
+        pytest.param(1_000, id="manifest"),
         pytest.param(60_000, id="checkpoint"),
-        pytest.param(900_000, marks=pytest.mark.slow, id="enough for this run"),
+        pytest.param(900_000, id="enough for this run"),
     ],
 )
 @pytest.mark.usefixtures("quick_latency")
