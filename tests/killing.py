@@ -28,7 +28,7 @@ import pytest
 from forking import context
 
 NEVER = 0
-SECONDS_LIMIT = 240.0
+SECONDS_LIMIT = 900.0  # a fold starts a process of its own, and the machine may be busy
 _RUN = ("run/model.onnx", "run/weights.safetensors", "run/split.json", "run/test_decisions.npz",
         "run/model.json")  # fmt: skip
 _INT8 = ("run/model.onnx", "run/split.json", "run/test_decisions.npz", "run/quantisation.json")
