@@ -259,7 +259,7 @@ def _entry(run: runs.Run, metrics: dict[str, Any], limits: budgets.Budgets) -> E
     return Entry(
         record=dataclasses.replace(record, within_budget=within),
         run=str(run.folder),
-        data_set=str(data.get("name", "")),
+        data_set=_data_set(run.manifest),
         synthetic=data.get("synthetic") is True,
         over=over,
         warning=warning,
@@ -395,9 +395,16 @@ def _stage(manifest: dict[str, Any]) -> str:
     return f"{manifest['stage']} {form}" if isinstance(form, str) else str(manifest["stage"])
 
 
+def _data_set(manifest: dict[str, Any]) -> str:
+    """The data set, and what 0 dB means in it where that is not each window's loudest bin."""
+    data = manifest["data"]
+    reference = _table(data, "frontend").get("reference", "clip")
+    return str(data.get("name", "")) + (f", 0 dB {reference}" if reference != "clip" else "")
+
+
 def _data_name(manifest: dict[str, Any]) -> str:
     fold = manifest.get("fold")
-    return str(manifest["data"].get("name", "")) + (f", fold {fold}" if fold is not None else "")
+    return _data_set(manifest) + (f", fold {fold}" if fold is not None else "")
 
 
 # --- runs that differ by seed or fold alone ------------------------------------------------------

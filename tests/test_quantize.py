@@ -167,6 +167,17 @@ def test_numpy_integers_equal_onnxruntime_bit_for_bit(name, quantised):
     np.testing.assert_array_equal(IntegerNetwork(path)(WINDOWS[:24, None]), logits_of(path)[:24])
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["audiobot50", "dsc50"])
+def test_numpy_integers_equal_the_file_over_a_whole_split(name, quantised):
+    _, _, path = quantised(name)
+    windows = band_spectrograms(1000, seed=7)[0][:, None]
+    in_onnx = evaluate.onnx_predictor(path)
+    for start in range(0, len(windows), 100):
+        block = windows[start : start + 100]
+        np.testing.assert_array_equal(IntegerNetwork(path)(block), in_onnx(block))
+
+
 def test_integer_convolution_by_hand():
     """2 x 2 window of codes, one kernel: zero points, padding, bias, rounding half to even."""
     from compress.int8.reference import Codes, _conv, round_as_onnxruntime
