@@ -84,7 +84,7 @@ def _summarise(data: SpectrogramSet) -> tuple[np.ndarray, np.ndarray, list[bytes
     digests: list[bytes] = []
     with cli.progress(len(data), "reading windows", "window") as bar:
         for at in range(0, len(data), _WINDOWS_AT_ONCE):
-            codes = np.ascontiguousarray(data.codes[at : at + _WINDOWS_AT_ONCE])
+            codes = data.read(slice(at, at + _WINDOWS_AT_ONCE))
             rows = slice(at, at + len(codes))
             sums = np.add.reduceat(codes.astype(np.float32), bands, axis=1)
             sums = np.add.reduceat(sums, frames, axis=2) / (sizes * CODES_PER_DB)

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from compress import checkpoint, evaluate, onnx_export, runs
+from compress import checkpoint, cli, evaluate, onnx_export, runs
 from compress.data.sets import SpectrogramSet
 from compress.data.splits import Split
 from compress.errors import InputError
@@ -155,6 +155,7 @@ def ensemble_run(
     writer = RunWriter(folder, manifest)
     with writer.locked():
         if writer.begin(force):
+            cli.say(f"ensemble  {name}: finished before, {folder}")
             return runs.open_run(folder)
         started = time.monotonic()
         model, normalisation = combine(members, how)

@@ -49,7 +49,7 @@ def class_figures(data: SpectrogramSet) -> dict[str, Any]:
     silent = np.zeros(len(data), dtype=bool)
     with cli.progress(len(data), "reading values", "window") as bar:
         for at in range(0, len(data), _BLOCK):
-            codes = np.asarray(data.codes[at : at + _BLOCK])
+            codes = data.read(slice(at, at + _BLOCK))
             labels = data.labels[at : at + _BLOCK]
             lowest = codes <= floor
             silent[at : at + len(codes)] = lowest.all(axis=(1, 2))

@@ -109,7 +109,7 @@ def measure_normalisation(
     squares = np.zeros(data.mels)
     for start in range(0, len(windows), block):
         values = np.sort(windows[start : start + block])
-        codes = data.codes[values].astype(np.float64)
+        codes = data.read(values).astype(np.float64)
         if kind == "mixture":
             sounds = codes >= knee
             count += sounds.sum((0, 2))
@@ -204,13 +204,13 @@ class Material:
 
     def _read(self, positions: np.ndarray) -> np.ndarray:
         if len(self._sets) == 1:
-            return self._sets[0].codes[self._windows[positions]]
+            return self._sets[0].read(self._windows[positions])
         owners = self._owner[positions]
         first = self._sets[0]
         codes = np.empty((len(positions), first.mels, first.frames), dtype=np.int16)
         for number, data in enumerate(self._sets):
             rows = owners == number
-            codes[rows] = data.codes[self._windows[positions[rows]]]
+            codes[rows] = data.read(self._windows[positions[rows]])
         return codes
 
     def _decibels(self, positions: torch.Tensor) -> torch.Tensor:

@@ -152,6 +152,24 @@ def paired_difference(a: Decisions, b: Decisions) -> PairedDifference:
     )
 
 
+def pooled_difference(
+    pairs: Sequence[tuple[Decisions, Decisions]],
+) -> tuple[float, float, float]:
+    """(accuracy of A minus accuracy of B, low, high of its 95 % interval) over several pairs.
+
+    Pairs are of several seeds, say, each (A, B) on the same clips. Clips count once per pair; the
+    interval is clustered by recording over all of them, since seeds err on the same recordings. It
+    is for these seeds: their own spread is not in it.
+    """
+    if not pairs or any(not np.array_equal(a.clip_ids, b.clip_ids) for a, b in pairs):
+        raise ValueError("the classifiers of a pair decided different clips")
+    delta = np.concatenate([a.correct.astype(np.float64) - b.correct for a, b in pairs])
+    recordings = np.concatenate([a.recording_ids for a, _ in pairs])
+    half = Z_95 * math.sqrt(cluster_variance(delta, recordings))
+    mean = float(delta.mean())
+    return mean, max(-1.0, mean - half), min(1.0, mean + half)
+
+
 def mcnemar(only_a: int, only_b: int) -> float:
     """Two-sided exact McNemar test: binomial with share 1/2 over the discordant clips."""
     n, k = only_a + only_b, min(only_a, only_b)

@@ -1,6 +1,7 @@
 """A float model as an int8 run: calibrated, fine-tuned where asked for, measured on its file.
 
-parent -> prepare -> calibrate -> QDQ model -> [fine-tuned QDQ model] -> 8-bit ends -> measure
+parent -> prepare -> calibrate -> QDQ model -> [fine-tuned QDQ model] -> 8-bit ends -> small file
+       -> measure
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from compress.int8 import layers as int8_layers
 from compress.int8.narrow import narrow_weights, pack
 from compress.int8.prepare import Prepared, prepare
 from compress.int8.simulated import SimulatedNetwork
+from compress.int8.small_file import small
 from compress.parents import Parent
 from compress.runs import Run, RunWriter
 from compress.session import DECISIONS, data_name
@@ -206,7 +208,7 @@ def _make(
         model = pack(model, narrow)
     if shared:
         model = clustered.pack(model, shared)
-    static.save(model, folder / runs.ONNX)
+    static.save(small(model), folder / runs.ONNX)
     figures, decisions = _measure(parent, base, folder / runs.ONNX)
     figures |= {
         "activations": wanted.activations,

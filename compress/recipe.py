@@ -197,6 +197,11 @@ _OF_SCHEDULE = {
     "plateau_factor": "plateau",
     "plateau_patience": "plateau",
 }
+
+
+def unused_by(schedule: str) -> list[str]:
+    """Values that say nothing under a schedule."""
+    return [key for key, owner in _OF_SCHEDULE.items() if owner != schedule]
 _RANGES = (("time_stretch_least", "time_stretch_most"), ("noise_least", "noise_most"))
 
 

@@ -101,8 +101,7 @@ def _ask_predictor(make: Callable[[Path], evaluate.Predictor]) -> Any:
 def _ask_sound(
     run: Run, artefact: Path, data: SpectrogramSet, split: Split, config: VerifyConfig
 ) -> Answers:
-    from compress.data.waves import scene_seed, window_waveforms
-    from compress.wave_graph import WAVEFORM
+    from compress.wave_runs import ask_with_sound, changed_decisions
 
     spec = config.data
     if spec is None and data.synthetic and is_synthetic(data.name):
@@ -112,19 +111,17 @@ def _ask_sound(
             f"accuracy of {artefact.name}: it takes sound; say with --data where the files of "
             f"{data.name!r} lie"
         )
-    session = evaluate.onnx_session(artefact)
-    logits = {}
-    for side, windows in _sides(split).items():
-        rows, parts = [], []
-        try:
-            for chosen, waveforms in window_waveforms(data, windows, spec, scene_seed(split)):
-                rows.append(chosen)
-                parts.append(session.run(None, {WAVEFORM: waveforms})[0])
-        except InputError as error:  # scenes are made anew, which another version does otherwise
-            raise Unavailable(f"accuracy of {artefact.name}: {error}") from None
-        logits[side] = np.concatenate(parts)[np.argsort(np.concatenate(rows), kind="stable")]
-    notes = ("front_end: differences in dB, which the export measures inside its graph",)
-    return Answers(logits, notes=notes)
+    try:
+        logits, found = ask_with_sound(artefact, data.frontend, data, split, spec)
+    except InputError as error:  # scenes are made anew, which another version does otherwise
+        raise Unavailable(f"accuracy of {artefact.name}: {error}") from None
+    notes: tuple[str, ...] = ()
+    try:
+        stored = evaluate.logits_of(evaluate.onnx_predictor(_parent_file(run)), data, split.test)
+        found["changed_decisions"] = changed_decisions(logits["test"], stored)
+    except Unavailable as error:
+        notes = (f"front_end.changed_decisions: {error}",)
+    return Answers(logits, {"front_end": found}, notes)
 
 
 # --- baselines -----------------------------------------------------------------------------------

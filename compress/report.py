@@ -170,12 +170,13 @@ def gather(
     found = [(entry, manifest) for entry, manifest, _ in read if entry]
     notes = [note for _, _, note in read if note]
     groups: dict[str, list[int]] = {}
-    for index, (_, manifest) in enumerate(found):
-        groups.setdefault(_group(manifest), []).append(index)
     entries = with_origins(found)
-    for members in groups.values():
-        several = [(entries[i], found[i][1]) for i in members]
-        for i, entry in zip(members, _told_apart(several), strict=True):
+    manifests = [manifest for _, manifest in found]
+    for index, group in enumerate(_groups(entries, manifests)):
+        groups.setdefault(group, []).append(index)
+    for group, members in groups.items():
+        several = [(entries[i], manifests[i]) for i in members]
+        for i, entry in zip(members, _told_apart(several, group), strict=True):
             entries[i] = entry
     means = {id(e): s.accuracy for s in records.standings(entries) for e in s.members}
     entries.sort(key=lambda e: (e.data_set, -means.get(id(e), 0.0), e.group, e.variant, e.run))
@@ -259,7 +260,7 @@ def _entry(run: runs.Run, metrics: dict[str, Any], limits: budgets.Budgets) -> E
     return Entry(
         record=dataclasses.replace(record, within_budget=within),
         run=str(run.folder),
-        data_set=str(data.get("name", "")),
+        data_set=_data_set(run.manifest),
         synthetic=data.get("synthetic") is True,
         over=over,
         warning=warning,
@@ -395,9 +396,16 @@ def _stage(manifest: dict[str, Any]) -> str:
     return f"{manifest['stage']} {form}" if isinstance(form, str) else str(manifest["stage"])
 
 
+def _data_set(manifest: dict[str, Any]) -> str:
+    """The data set, and what 0 dB means in it where that is not each window's loudest bin."""
+    data = manifest["data"]
+    reference = _table(data, "frontend").get("reference", "clip")
+    return str(data.get("name", "")) + (f", 0 dB {reference}" if reference != "clip" else "")
+
+
 def _data_name(manifest: dict[str, Any]) -> str:
     fold = manifest.get("fold")
-    return str(manifest["data"].get("name", "")) + (f", fold {fold}" if fold is not None else "")
+    return _data_set(manifest) + (f", fold {fold}" if fold is not None else "")
 
 
 # --- runs that differ by seed or fold alone ------------------------------------------------------
@@ -405,8 +413,26 @@ def _data_name(manifest: dict[str, Any]) -> str:
 _VARYING = ("seed", "split", "teachers", "parent", "processes")
 
 
+def _groups(entries: Sequence[Entry], manifests: Sequence[dict[str, Any]]) -> list[str]:
+    """Of each entry what is equal for runs that differ by seed or fold alone.
+
+    So do the runs that they were made of: int8 files of a student and of the same one pruned have
+    equal settings and are two things.
+    """
+    at = {entry.run: index for index, entry in enumerate(entries)}
+
+    def group(index: int, above: tuple[int, ...] = ()) -> str:
+        own = _group(manifests[index])
+        parents = [at[o.run] for o in entries[index].origins if o.kind == "parent" and o.run in at]
+        if not parents or parents[0] in above:  # hashes allow no circle, damaged manifests do
+            return own
+        return runs.digest([own, group(parents[0], (*above, index))])
+
+    return [group(index) for index in range(len(entries))]
+
+
 def _group(manifest: dict[str, Any]) -> str:
-    """Equal for runs that differ by seed or fold alone. Teachers are compared by their names."""
+    """The same, of what one manifest says. Teachers are compared by their names."""
     settings = manifest.get("settings")
     fixed = (
         {key: value for key, value in settings.items() if key not in _VARYING}
@@ -430,7 +456,7 @@ def _group(manifest: dict[str, Any]) -> str:
     )
 
 
-def _told_apart(members: Sequence[tuple[Entry, dict[str, Any]]]) -> list[Entry]:
+def _told_apart(members: Sequence[tuple[Entry, dict[str, Any]]], group: str) -> list[Entry]:
     """Entries of one group with their number, and with what tells each from the others."""
     seeds = {str(manifest.get("seed")) for _, manifest in members}
     folds = {str(manifest.get("fold")) for _, manifest in members}
@@ -443,7 +469,7 @@ def _told_apart(members: Sequence[tuple[Entry, dict[str, Any]]]) -> list[Entry]:
             dataclasses.replace(
                 entry,
                 variant=", ".join(parts),
-                group=_group(members[0][1]),
+                group=group,
                 varied=" and ".join(
                     word for word, values in (("seeds", seeds), ("folds", folds)) if len(values) > 1
                 ),

@@ -26,7 +26,6 @@ import sys
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -112,6 +111,8 @@ def slug(text: str) -> str:
 
 def versions() -> dict[str, str]:
     """Versions of Python and of the packages that decide the figures."""
+    from importlib import metadata  # slow to import, and --help needs none
+
     found = {"python": platform.python_version()}
     for package in ("torch", "timm", "numpy", "onnx", "onnxruntime", "lightning-fabric",
                     "ai-edge-litert", "ethos-u-vela"):  # fmt: skip

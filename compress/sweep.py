@@ -9,7 +9,7 @@ recipe, STUDY/best.toml, for compress.train and compress.distill.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -59,7 +59,8 @@ def run(config: SweepConfig) -> int:
         distillation = chosen_student.distillation_of(session, config, teacher_recipes)
         with cli.progress(config.trials, "trials", "trial") as bar:
             bar.update(before)
-            trials.run(config.trials, _objective(config, session, recipe, distillation, bar))
+            objective = _objective(config, session, recipe, distillation, bar, trials.numbers)
+            trials.run(config.trials, objective)
     return _finish(config, folder, trials, recipe)
 
 
@@ -107,7 +108,12 @@ def _identity(
 
 
 def _objective(
-    config: SweepConfig, session: Session, recipe: Recipe, distillation: Any, bar: Any
+    config: SweepConfig,
+    session: Session,
+    recipe: Recipe,
+    distillation: Any,
+    bar: Any,
+    numbers: Callable[[], dict[int, int]],
 ) -> Any:
     """The least validation loss of a student trained with the trial's values."""
     import tempfile
@@ -127,6 +133,7 @@ def _objective(
             session, config.student, activation=asked.activation, dropout=asked.dropout
         )
         reported: list[float] = []
+        number = numbers()[trial.number]
 
         def after_epoch(row: Mapping[str, float]) -> None:
             reported.append(row["validation_loss"])
@@ -151,7 +158,7 @@ def _objective(
                     session.seed,
                     Path(scratch) / runs.CHECKPOINT,
                     session.fabric,
-                    f"trial {trial.number}",
+                    f"trial {number}",
                     after_epoch,
                 )
             except optuna.TrialPruned:
@@ -161,7 +168,7 @@ def _objective(
                 if reported:
                     how = "stopped" if stopped else f"{len(reported)} epochs"
                     values = ", ".join(f"{k} {_shown(v)}" for k, v in trial.params.items())
-                    cli.say(f"trial {trial.number:<3} loss {min(reported):.4f}  {how}; {values}")
+                    cli.say(f"trial {number:<3} loss {min(reported):.4f}  {how}; {values}")
                     bar.update()
         return min(reported)
 
@@ -172,31 +179,11 @@ def _shown(value: Any) -> str:
     return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
-def rows_of(trials: list[Any]) -> list[dict[str, Any]]:
-    """One row per trial that was not lost: number, state, values, least loss and where it was."""
-    return [
-        {
-            "number": trial.number,
-            "state": trial.state.name.lower(),
-            "values": dict(trial.params),
-            "validation_loss": trial.value
-            if trial.state.name == "COMPLETE"
-            else min(trial.intermediate_values.values(), default=None),
-            "epochs": len(trial.intermediate_values),
-            **{
-                key: trial.user_attrs.get(key)
-                for key in ("validation_accuracy", "best_epoch", "seconds", "repeats", "fault")
-            },
-        }
-        for trial in trials
-    ]
-
-
 def _finish(config: SweepConfig, folder: Path, trials: Study, recipe: Recipe) -> int:
-    from compress import runs
+    from compress import runs, study
     from reports import sweep as shown
 
-    rows = rows_of(trials.finished())
+    rows = study.rows_of(trials)
     complete = [row for row in rows if row["state"] == "complete"]
     if not complete:
         fault = next((row["fault"] for row in rows if row["fault"]), "all were stopped")
@@ -243,11 +230,11 @@ def _finish(config: SweepConfig, folder: Path, trials: Study, recipe: Recipe) ->
 def best_recipe(recipe: Recipe, best: dict[str, Any], result: dict[str, Any]) -> str:
     """The text of best.toml: the recipe of the trials with the best one's values."""
     from compress import toml_text
+    from compress.recipe import unused_by
 
     values = toml_text.changed(dataclasses.replace(recipe, **best["values"]))
-    other = {"cosine": ("plateau_factor", "plateau_patience"), "plateau": ("warmup_share",)}
     schedule = values.get("schedule", recipe.schedule)
-    values = {key: value for key, value in values.items() if key not in other[schedule]}
+    values = {key: value for key, value in values.items() if key not in unused_by(schedule)}
     head = (
         f"# Trial {best['number']} of {len(result['trials'])}: {result['student']} on "
         f"{result['data']}, validation loss {best['validation_loss']:.4f}.\n"

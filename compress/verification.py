@@ -53,7 +53,7 @@ class Verdict:
     error: str = ""  # why the run cannot be verified at all
 
 
-class _Findings:
+class Findings:
     """Recorded against found, counted."""
 
     def __init__(self) -> None:
@@ -73,6 +73,18 @@ class _Findings:
             self.differences.append(Difference(what, recorded, found))
 
 
+    def include(self, what: str, verdict: Verdict) -> None:
+        """Take over what was found about a part."""
+        self.checked += verdict.checked
+        self.differences += [
+            Difference(f"{what} {d.what}", d.recorded, d.found) for d in verdict.differences
+        ]
+        self.notes += [f"{what} {note}" for note in verdict.notes]
+
+    def verdict(self, folder: Path) -> Verdict:
+        return Verdict(folder, self.checked, tuple(self.differences), tuple(self.notes))
+
+
 def _same(recorded: Any, found: Any) -> bool:
     numbers = [v for v in (recorded, found) if isinstance(v, (int, float)) and v is not True]
     if len(numbers) == 2 and isinstance(found, float):
@@ -85,7 +97,7 @@ def verify_run(folder: Path, config: VerifyConfig) -> Verdict:
     run = runs.open_run(folder)
     if not run.complete:
         raise InputError(f"{folder}: this run is not finished; run its command again first")
-    findings = _Findings()
+    findings = Findings()
     _compare_hashes(run, findings)
     figures = run.metrics()
     artefact = _artefact(run, figures)
@@ -96,7 +108,7 @@ def verify_run(folder: Path, config: VerifyConfig) -> Verdict:
         findings.notes.append("data, split and accuracy, as --files-only asks")
     else:
         _compare_accuracy(run, artefact, figures, config, findings)
-    return Verdict(folder, findings.checked, tuple(findings.differences), tuple(findings.notes))
+    return findings.verdict(folder)
 
 
 def _artefact(run: Run, figures: Mapping[str, Any]) -> Path:
@@ -106,7 +118,7 @@ def _artefact(run: Run, figures: Mapping[str, Any]) -> Path:
     return run.file(name)
 
 
-def _compare_hashes(run: Run, findings: _Findings) -> None:
+def _compare_hashes(run: Run, findings: Findings) -> None:
     recorded = run.manifest.get("artefacts")
     if not isinstance(recorded, dict) or not recorded:
         raise InputError(f"{run.folder}/{runs.MANIFEST}: records no artefacts; it is damaged")
@@ -117,7 +129,7 @@ def _compare_hashes(run: Run, findings: _Findings) -> None:
 
 
 def _compare_counts(
-    run: Run, artefact: Path, figures: Mapping[str, Any], findings: _Findings
+    run: Run, artefact: Path, figures: Mapping[str, Any], findings: Findings
 ) -> None:
     """Parameters, MACs, bytes and activations, from the artefact and from the stored network."""
     recipe = recipe_of(run, artefact, figures)
@@ -150,7 +162,7 @@ def _network_run(run: Run) -> Run | None:
     return at
 
 
-def _compare_relatives(run: Run, findings: _Findings) -> None:
+def _compare_relatives(run: Run, findings: Findings) -> None:
     """Parent, teachers and members: still there, and with the weights that the run recorded."""
     relatives = [("parent", run.manifest.get("parent"))]
     for role in ("teacher", "member"):
@@ -172,7 +184,7 @@ def _compare_accuracy(
     artefact: Path,
     figures: Mapping[str, Any],
     config: VerifyConfig,
-    findings: _Findings,
+    findings: Findings,
 ) -> None:
     data = recorded_data(run, config)
     findings.compare("data content", run.manifest["data"].get("content_hash"), check_content(data))
@@ -208,7 +220,7 @@ def _compare_accuracy(
 
 
 def _compare_decisions(
-    recorded: metrics.Decisions, found: Mapping[str, metrics.Decisions], findings: _Findings
+    recorded: metrics.Decisions, found: Mapping[str, metrics.Decisions], findings: Findings
 ) -> None:
     """test_decisions.npz, clip by clip."""
     test = found["test"]
@@ -230,7 +242,7 @@ def _compare_agreement(
     decisions: metrics.Decisions,
     data: SpectrogramSet,
     split: Split,
-    findings: _Findings,
+    findings: Findings,
 ) -> None:
     """Agreement with the network in torch, or of an int8 file with the float file of its parent."""
     if (run.folder / runs.WEIGHTS).is_file():

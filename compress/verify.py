@@ -2,6 +2,8 @@
 
     python -m compress.verify runs/NAME [runs/OTHER ...]     none given: every run under --runs
 
+The folder of a cross-validation, a sweep or a pipeline is verified as a whole.
+
 Hashes, parameters, MACs, bytes, peak activation bytes, decisions and accuracy of every artefact
 are found again and compared with manifest.json and metrics.json. Latency is not: it is the
 machine's. Exit code 0: all the same; 1: something differs; 2: a run or its data cannot be read.
@@ -24,18 +26,21 @@ SAME, DIFFERS, UNREADABLE = 0, 1, 2
 
 
 def run(config: VerifyConfig) -> int:
+    from compress.verified_groups import find_groups, verify_folder
+
     folders = list(config.folders)
     if not folders:
         folders = [f for f in runs.find_runs(config.runs) if runs.open_run(f).complete]
+        folders += find_groups(config.runs)
         if not folders:
             raise InputError(f"{config.runs}: no finished run; give the run folders to verify")
 
-    from compress.verification import Verdict, verify_run
+    from compress.verification import Verdict
 
     verdicts = []
     for folder in folders:
         try:
-            verdict = verify_run(folder, config)
+            verdict = verify_folder(folder, config)
         except InputError as error:
             verdict = Verdict(folder, error=str(error))
         verdicts.append(verdict)

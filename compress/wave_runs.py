@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import statistics
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -110,33 +111,7 @@ def _make(
         temporary.write_bytes(model.SerializeToString(deterministic=True))
     runs.write_json(folder / runs.SPLIT, split.to_json())
 
-    session = evaluate.onnx_session(path)
-    opened = folder / ".with-decibels.onnx"
-    try:
-        onnx.save(with_decibels(model, frontend), opened)
-        inside = evaluate.onnx_session(opened)
-    finally:
-        opened.unlink(missing_ok=True)
-    seed = scene_seed(split)
-    logits: dict[str, np.ndarray] = {}
-    apart, compared = 0.0, 0
-    for side in evaluate.SIDES:
-        windows = getattr(split, side)
-        rows_done, parts = [], []
-        with cli.progress(len(windows), f"{side} from sound", "windows") as bar:
-            for rows, waveforms in window_waveforms(data, windows, spec, seed):
-                parts.append(session.run(None, {WAVEFORM: waveforms})[0])
-                rows_done.append(rows)
-                if side == "test":
-                    decibels = inside.run(None, {WAVEFORM: waveforms})[1][:, 0]
-                    expected = decode_db(encode_db(log_mel(waveforms, frontend)))
-                    above = expected > COMPARED_ABOVE_DB
-                    difference = np.abs(decibels - expected)[above]
-                    apart = max(apart, float(difference.max(initial=0)))
-                    compared += int(above.sum())
-                bar.update(len(rows))
-        order = np.argsort(np.concatenate(rows_done), kind="stable")
-        logits[side] = np.concatenate(parts)[order]
+    logits, levels = ask_with_sound(path, frontend, data, split, spec)
     decisions = {
         side: evaluate.decisions_of(logits[side], data, getattr(split, side))
         for side in evaluate.SIDES
@@ -160,17 +135,59 @@ def _make(
         "input_samples": frontend.clip_samples,
         "splits": {s: metrics.summarise(decisions[s], data.class_names) for s in evaluate.SIDES},
         "agreement": evaluate.agreement(logits["test"], stored),
-        "front_end": {
-            "largest_difference_db": apart,
-            "compared_above_db": COMPARED_ABOVE_DB,
-            "compared_levels": compared,
-            "changed_decisions": int((logits["test"].argmax(1) != stored.argmax(1)).sum()),
-        },
+        "front_end": levels | {"changed_decisions": changed_decisions(logits["test"], stored)},
     }
     evaluate.save_decisions(folder / DECISIONS, decisions["test"])
     runs.write_json(folder / runs.METRICS, figures)
     made = [ONNX, runs.SPLIT, runs.METRICS, DECISIONS]
     writer.finish(made, seconds=round(time.monotonic() - started, 3))
+
+
+def ask_with_sound(
+    path: Path, frontend: FrontEnd, data: SpectrogramSet, split: Split, spec: str
+) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """Logits (windows, classes) of each side, and how far the dB inside are from the stored ones.
+
+    spec: where the sound of the data is. Raises InputError where it cannot be had.
+    """
+    import onnx
+
+    session = evaluate.onnx_session(path)
+    with tempfile.TemporaryDirectory() as folder:
+        opened = Path(folder) / "with-decibels.onnx"
+        onnx.save(with_decibels(onnx.load(path), frontend), opened)
+        inside = evaluate.onnx_session(opened)
+    seed = scene_seed(split)
+    logits: dict[str, np.ndarray] = {}
+    apart, compared = 0.0, 0
+    for side in evaluate.SIDES:
+        windows = getattr(split, side)
+        rows_done, parts = [], []
+        with cli.progress(len(windows), f"{side} from sound", "windows") as bar:
+            for rows, waveforms in window_waveforms(data, windows, spec, seed):
+                parts.append(session.run(None, {WAVEFORM: waveforms})[0])
+                rows_done.append(rows)
+                if side == "test":
+                    decibels = inside.run(None, {WAVEFORM: waveforms})[1][:, 0]
+                    expected = decode_db(encode_db(log_mel(waveforms, frontend)))
+                    above = expected > COMPARED_ABOVE_DB
+                    difference = np.abs(decibels - expected)[above]
+                    apart = max(apart, float(difference.max(initial=0)))
+                    compared += int(above.sum())
+                bar.update(len(rows))
+        order = np.argsort(np.concatenate(rows_done), kind="stable")
+        logits[side] = np.concatenate(parts)[order]
+    levels = {
+        "largest_difference_db": apart,
+        "compared_above_db": COMPARED_ABOVE_DB,
+        "compared_levels": compared,
+    }
+    return logits, levels
+
+
+def changed_decisions(from_sound: np.ndarray, stored: np.ndarray) -> int:
+    """Windows that are decided otherwise than from their stored spectrograms."""
+    return int((from_sound.argmax(1) != stored.argmax(1)).sum())
 
 
 def _latency(path: Path, frontend: FrontEnd) -> dict[str, float]:

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from reports.literal import literal_text
+from reports.records import plain
 from reports.tables import count, escape_markdown, millions
 
 Summary = Mapping[str, Any]
@@ -15,15 +17,15 @@ def text(summary: Summary) -> str:
     """Accuracy, loss and recalls over the folds for the terminal."""
     test, validation = summary["test"], summary["validation"]
     lines = [
-        f"{summary['student']}, {len(summary['folds'])} folds, mean +- standard deviation",
+        f"{plain(summary['student'])}, {len(summary['folds'])} folds, mean +- standard deviation",
         f"  test accuracy        {percent(test['accuracy'])}",
         f"  test loss            {number(test['loss'])}",
         f"  validation accuracy  {percent(validation['accuracy'])}",
         f"  validation loss      {number(validation['loss'])}",
     ]
-    width = max(len(name) for name in summary["class_names"])
+    width = max(len(plain(name)) for name in summary["class_names"])
     lines += [
-        f"  recall {name:<{width}}  {percent(recall)}"
+        f"  recall {plain(name):<{width}}  {percent(recall)}"
         for name, recall in summary["recall"].items()
     ]
     return "\n".join(lines)
@@ -78,11 +80,12 @@ def markdown(summary: Summary) -> str:
     return "\n".join([*lines, ""])
 
 
+@literal_text
 def save_figure(summary: Summary, picture: Path) -> None:
     """Confusion matrix (rows actual, % per row), accuracy of every fold, and recalls, as PNG."""
     from matplotlib.figure import Figure
 
-    names = list(summary["class_names"])
+    names = [plain(name) for name in summary["class_names"]]
     percents = summary["confusion"]["percent"]
     n = len(names)
     side = max(4.6, 0.62 * n + 1.9)
@@ -125,8 +128,9 @@ def save_figure(summary: Summary, picture: Path) -> None:
     folds.spines[["top", "right"]].set_visible(False)
 
     bars = figure.add_subplot(grid[1, 1])
-    recalls = [100 * (summary["recall"][name]["mean"] or 0.0) for name in names]
-    errors = [100 * (summary["recall"][name]["deviation"] or 0.0) for name in names]
+    found = [summary["recall"][name] for name in summary["class_names"]]
+    recalls = [100 * (recall["mean"] or 0.0) for recall in found]
+    errors = [100 * (recall["deviation"] or 0.0) for recall in found]
     bars.barh(range(n), recalls, xerr=errors, color="#0b62c4", ecolor="#5c646f", height=0.6)
     bars.set_yticks(range(n), names)
     bars.invert_yaxis()

@@ -6,10 +6,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from reports.literal import literal_text
+from reports.records import plain
+
 _COLOURS = {"majority": "#b3541e", "mean": "#0b62c4", "hmm": "#1c7c45"}
 _NAMES = {"majority": "majority", "mean": "exponential mean", "hmm": "hidden Markov model"}
 
 
+@literal_text
 def save_figure(result: Mapping[str, Any], picture: Path) -> None:
     """Error against what was heard of a scene, and false alarms against delay, as PNG."""
     from matplotlib.figure import Figure
@@ -49,8 +53,8 @@ def save_figure(result: Mapping[str, Any], picture: Path) -> None:
         axis.spines[["top", "right"]].set_visible(False)
     synthetic = " (synthetic)" if result["synthetic"] else ""
     figure.suptitle(
-        f"{result['name']} on scenes of {result['dwell_seconds']:g} s in the mean, spliced from "
-        f"the test windows of {result['data'].removesuffix(' (synthetic)')}{synthetic}",
+        f"{plain(result['name'])} on scenes of {result['dwell_seconds']:g} s in the mean, spliced "
+        f"from the test windows of {plain(result['data']).removesuffix(' (synthetic)')}{synthetic}",
         fontsize=11,
     )
     figure.savefig(picture, format="png")

@@ -69,7 +69,7 @@ def save_parallel(result: Result, picture: Path, ending: str = "png") -> None:
         f"of their loss; the best in orange; {stopped} stopped early in grey",
         fontsize=9,
     )
-    figure.savefig(picture, format=ending)
+    _save(figure, picture, ending)
 
 
 def _axis(part: Mapping[str, Any]) -> tuple[Any, list[tuple[float, str]]]:
@@ -119,7 +119,15 @@ def save_importance(result: Result, picture: Path, ending: str = "png") -> None:
         axis.text(0, 0.5, "too few trials ended to say (at least four)", va="center")
     axis.set_xlabel("share of the variance of the validation loss (%)")
     axis.spines[["top", "right"]].set_visible(False)
-    figure.savefig(picture, format=ending)
+    _save(figure, picture, ending)
+
+
+def _save(figure: Any, picture: Path, ending: str) -> None:
+    """The same numbers give the same bytes: no date, and names of parts that are not drawn."""
+    from matplotlib import rc_context
+
+    with rc_context({"svg.hashsalt": "sweep"}):
+        figure.savefig(picture, format=ending, metadata={"Date": None} if ending == "svg" else None)
 
 
 def page(result: Result, pictures: Sequence[str]) -> str:

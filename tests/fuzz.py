@@ -40,6 +40,7 @@ from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
+import forking  # noqa: E402
 
 Mutate = Callable[[random.Random, bytes, list[bytes]], bytes]
 
@@ -706,7 +707,7 @@ class Outcome:
 
 
 def input_of(
-    name: str, seed: int, number: int, seeds: list[tuple[str, bytes]]
+    name: str, seed: int, number: int, seeds: list[tuple[str, bytes]], mutate: Mutate
 ) -> tuple[str, bytes]:
     """The ending and content of one input; number 0, 1 ... give the seeds themselves first."""
     if number < len(seeds):
@@ -714,7 +715,7 @@ def input_of(
     draw = random.Random(f"{name} {seed} {number}")
     ending, content = draw.choice(seeds)
     same_kind = [other for kind, other in seeds if kind == ending]
-    return ending, READERS[name].mutate(draw, content, same_kind)
+    return ending, mutate(draw, content, same_kind)
 
 
 def _where(error: BaseException) -> str:
@@ -781,12 +782,11 @@ def _try(reader: Reader, ending: str, content: bytes, scratch: Path, show: bool 
 
 
 def _worker(
-    name: str, seed: int, numbers: range, scratch: Path, memory_mib: int, pipe: Any, at: Any
+    name: str, reader: Reader, seed: int, numbers: range, scratch: Path, memory_mib: int, pipe: Any
 ) -> None:
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
-    reader = READERS[name]
     seeds = reader.seeds(scratch)
     for ending, content in seeds:  # what loads later must not count as memory of an input
         _try(reader, ending, content, scratch)
@@ -797,8 +797,7 @@ def _worker(
     _watched["scratch"] = str(scratch)
     sys.addaudithook(_watch)
     for number in numbers:
-        ending, content = input_of(name, seed, number, seeds)
-        at.value = number
+        ending, content = input_of(name, seed, number, seeds, reader.mutate)
         started = time.monotonic()
         outcome = _try(reader, ending, content, scratch)
         taken = time.monotonic() - started
@@ -813,16 +812,14 @@ def fuzz(
     """Run ``inputs`` inputs of a reader in child processes."""
     outcome = Outcome(name)
     started = time.monotonic()
-    context = multiprocessing.get_context("fork")
-    at = context.Value("q", 0)
     first = 0
     with tempfile.TemporaryDirectory(prefix="fuzz-", dir=_fast_folder()) as folder:
         scratch = Path(folder) / name
         while first < inputs:
             scratch.mkdir(exist_ok=True)
-            ours, theirs = context.Pipe(duplex=False)
-            work = (name, seed, range(first, inputs), scratch, memory_mib, theirs, at)
-            child = context.Process(target=_worker, args=work)
+            ours, theirs = forking.context.Pipe(duplex=False)
+            work = (name, READERS[name], seed, range(first, inputs), scratch, memory_mib, theirs)
+            child = forking.context.Process(target=_worker, args=work)
             child.start()
             theirs.close()
             done = _collect(ours, outcome, seconds)
@@ -831,16 +828,13 @@ def fuzz(
                 break
             child.kill()
             child.join()
-            number = max(first, int(at.value))
-            if outcome.inputs <= number:
-                outcome.inputs = number + 1
-                hung = child.exitcode == -signal.SIGKILL
-                what = f"took over {seconds} s" if hung else f"ended with {child.exitcode}"
-                outcome.add(number, what)
+            number = max(first, outcome.inputs)  # each input is told of before the next begins
+            outcome.inputs = number + 1
+            hung = child.exitcode == -signal.SIGKILL
+            what = f"took over {seconds} s" if hung else f"ended with {child.exitcode}"
+            outcome.add(number, what)
             first = number + 1
             shutil.rmtree(scratch, ignore_errors=True)
-            _run_folder.cache_clear()
-            _network_folder.cache_clear()
     outcome.seconds = time.monotonic() - started
     return outcome
 
@@ -947,7 +941,6 @@ def main() -> int:
         return _show(names[0], given.seed, given.only)
     if given.engine == "atheris":
         return _guided(names, given.inputs, given.seed)
-    _load_libraries()
     total = found = 0
     for name in names:
         inputs = max(1, round(given.inputs * READERS[name].share))
@@ -976,7 +969,7 @@ def _show(name: str, seed: int, number: int) -> int:
         scratch = Path(folder) / name
         scratch.mkdir()
         reader = READERS[name]
-        ending, content = input_of(name, seed, number, reader.seeds(scratch))
+        ending, content = input_of(name, seed, number, reader.seeds(scratch), reader.mutate)
         print(repr(content[:2000]))
         outcome = _try(reader, ending, content, scratch, show=True)
         print(outcome)
@@ -1012,13 +1005,6 @@ def _guided(names: list[str], inputs: int, seed: int) -> int:
             found += len(outcome.findings)
     print(f"{total:,} inputs, {found} findings")
     return 1 if found else 0
-
-
-def _load_libraries() -> None:
-    """Once, before the children are forked."""
-    import compress.report
-    import compress.student_runs
-    import compress.verification  # noqa: F401
 
 
 if __name__ == "__main__":

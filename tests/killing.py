@@ -4,7 +4,8 @@ A process is killed by SIGKILL, which nothing can catch: either at a moment, or 
 n-th time that it touches a file (opens one to write, renames, removes, makes a folder). The second
 way finds the moments between two steps of a write, which are short.
 
-Processes are forked off a server that has the libraries loaded, so that a kill costs a second.
+Processes are forked off a server that has the libraries loaded, so that a kill costs a second
+(see ``forking``).
 A command is added to ``CASES`` in one line.
 """
 
@@ -13,7 +14,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import multiprocessing
 import os
 import signal
 import sys
@@ -25,9 +25,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from forking import context
 
 NEVER = 0
-_SECONDS_LIMIT = 240.0
+SECONDS_LIMIT = 900.0  # a fold starts a process of its own, and the machine may be busy
 _RUN = ("run/model.onnx", "run/weights.safetensors", "run/split.json", "run/test_decisions.npz",
         "run/model.json")  # fmt: skip
 _INT8 = ("run/model.onnx", "run/split.json", "run/test_decisions.npz", "run/quantisation.json")
@@ -38,15 +39,18 @@ _EVENTS = {"os.rename", "os.remove", "os.mkdir", "os.rmdir", "shutil.rmtree"}
 class Case:
     """A command line, and the files below its place that are the same however it went.
 
-    {place} is a folder of its own, {data} a data set, {teacher} and {student} finished runs.
+    {place} is a folder of its own, {data} a data set; {teacher}, {student} and {int8} are finished
+    runs. again: what the command says where all is there already.
     """
 
     line: str
     same: tuple[str, ...]
+    again: str = "finished before"
+    more: str = "--out {place}/run --device cpu --threads 1 --workers 1"
 
 
 CASES = {
-    "data": Case("data scenes:24", ("cache/sets/*/*",)),
+    "data": Case("data scenes:24", ("cache/sets/*/*",), again="", more="--workers 1"),
     "teach": Case("teach --teacher test_resnet --data {data} --epochs 2 --batch-size 64", _RUN),
     "train": Case("train --student audiobot50 --data {data} --epochs 2 --batch-size 64", _RUN),
     "distill": Case(
@@ -62,15 +66,27 @@ CASES = {
     "quantize-qat": Case(
         "quantize --run {student} --samples 32 --data {data} --qat --epochs 1", _INT8
     ),
+    "ensemble": Case(
+        "ensemble --member {student} --member {teacher} --data {data}",
+        ("run/model.onnx", "run/weights.safetensors", "run/test_decisions.npz", "run/model.json"),
+    ),
+    "export": Case(
+        "export --run {int8} --format c --data {data}",
+        ("run/*.c", "run/*.h", "run/test_decisions.npz", "run/split.json"),
+        more="--out {place}/run --workers 1",
+    ),
+    "crossval": Case(
+        "crossval --student audiobot50 --data {data} --folds 2 --epochs 2 --batch-size 64 "
+        "--runs {place}/runs",
+        ("run/crossval.json", "run/crossval.md", "runs/*/model.onnx", "runs/*/weights.safetensors",
+         "runs/*/test_decisions.npz"),
+    ),
+    "sweep": Case(
+        "sweep --student audiobot50 --data {data} --trials 4 --epochs 2 --batch-size 64 "
+        "--warmup-epochs 0",
+        ("run/best.toml", "run/sweep.json", "run/sweep.html"),
+    ),
 }
-
-_context = multiprocessing.get_context("forkserver")
-_context.set_forkserver_preload(
-    ["teachers.timm_teacher", "onnx", "onnxscript", "onnxruntime", "lightning_fabric",
-     "matplotlib.pyplot", "scipy", "compress.session", "compress.student_runs",
-     "compress.quantized_runs", "compress.pruned_runs", "compress.int8.tuning",
-     "compress.data.scenes"]
-)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -89,10 +105,7 @@ class Ended:
 
 
 def argv_of(case: Case, place: Path, **inputs: Path) -> list[str]:
-    module, *arguments = case.line.format(place=place, **inputs).split()
-    if module != "data":
-        arguments += ["--out", str(place / "run"), "--device", "cpu", "--threads", "1"]
-    return [module, *arguments, "--workers", "1"]
+    return f"{case.line} {case.more}".format(place=place, **inputs).split()
 
 
 def run(argv: list[str], place: Path, at_touch: int = NEVER, after: float | None = None) -> Ended:
@@ -101,14 +114,14 @@ def run(argv: list[str], place: Path, at_touch: int = NEVER, after: float | None
     log, count = place / "printed.txt", place / "touched.txt"
     count.write_text("0")
     log.write_text("")
-    process = _context.Process(target=_child, args=(argv, place, at_touch, log, count))
+    process = context.Process(target=_child, args=(argv, place, at_touch, log, count))
     started = time.monotonic()
     process.start()
-    process.join(_SECONDS_LIMIT if after is None else after)
+    process.join(SECONDS_LIMIT if after is None else after)
     if process.is_alive():
         process.kill()
         process.join()
-        assert after is not None, f"{argv} took more than {_SECONDS_LIMIT} s"
+        assert after is not None, f"{argv} took more than {SECONDS_LIMIT} s"
     seconds = time.monotonic() - started
     return Ended(process.exitcode or 0, log.read_text(), int(count.read_text() or 0), seconds)
 
@@ -180,13 +193,14 @@ def hashes(place: Path, patterns: tuple[str, ...]) -> dict[str, str]:
 
 
 def _without_times(path: Path) -> bytes:
-    """The content of a file, without how long something took where it says that."""
-    if path.name != "quantisation.json":
+    """The content of a file, without how it went: how long it took, how often it was lost."""
+    if path.name not in ("quantisation.json", "sweep.json"):
         return path.read_bytes()
     value = json.loads(path.read_text())
-    for part in value.values():
+    for part in (*value.values(), *value.get("trials", ())):
         if isinstance(part, dict):
             part.pop("seconds", None)
+            part.pop("lost", None)
     return json.dumps(value, sort_keys=True).encode()
 
 

@@ -120,6 +120,32 @@ def test_a_fold_is_the_run_that_train_makes(gathered, npy_data, capsys):
     assert "finished before" in capsys.readouterr().out
 
 
+def test_verify_finds_every_fold_and_the_summary_again(gathered, tmp_path, capsys):
+    import shutil
+
+    from compress import verify
+    from compress.config import VerifyConfig
+
+    root = Path(shutil.copytree(gathered[0], tmp_path / "runs"))
+    folder = next(root.glob("audiobot50-crossval-*"))
+    assert cli.main(VerifyConfig, verify.run, "", [str(folder)]) == 0
+    assert cli.main(VerifyConfig, verify.run, "", ["--runs", str(root), "--files-only"]) == 0
+    assert "3 of 3 runs the same" in capsys.readouterr().out
+    summary = json.loads((folder / crossval.SUMMARY).read_text())
+    summary["test"]["accuracy"]["mean"] = 0.99
+    summary["folds"][1]["test"]["loss"] = 0.01
+    (folder / crossval.SUMMARY).write_text(json.dumps(summary))
+    (folder.parent / Path(summary["folds"][0]["run"]).name / runs.ONNX).write_bytes(b"x")
+    assert cli.main(VerifyConfig, verify.run, "", [str(folder), "--files-only"]) == 2
+    assert "model.onnx" in capsys.readouterr().out
+    file = folder.parent / Path(summary["folds"][0]["run"]).name / runs.ONNX
+    shutil.copyfile(gathered[0] / file.relative_to(root), file)
+    assert cli.main(VerifyConfig, verify.run, "", [str(folder), "--files-only"]) == 1
+    printed = capsys.readouterr().out
+    for words in ("test.accuracy.mean", "fold 2.test.loss", "crossval.md says"):
+        assert f"{words}" in printed
+
+
 def test_the_report_groups_the_folds(gathered):
     from compress import budgets, report
 

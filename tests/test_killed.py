@@ -9,14 +9,12 @@ import sys
 import time
 from pathlib import Path
 
+import forking
 import killing
 import pytest
 
-from compress import cli, evaluate, runs, teach, train
-from compress.config import TeachConfig, TrainConfig
-
-# Minutes of waiting for killed processes; run with -m slow.
-pytestmark = pytest.mark.slow
+from compress import cli, evaluate, quantize, runs, teach, train
+from compress.config import QuantizeConfig, TeachConfig, TrainConfig
 
 AT_TOUCHES, AT_MOMENTS = 4, 2  # kills of each command in the slow test, in one folder in turn
 
@@ -28,7 +26,16 @@ def inputs(npy_data, finished_run, tmp_path_factory) -> dict[str, Path]:
     arguments = ["--teacher", "test_resnet", "--data", str(npy_data), "--epochs", "1"]
     arguments += ["--out", str(out), "--workers", "1"]
     assert cli.main(TeachConfig, teach.run, "", arguments) == 0
-    return {"data": npy_data, "teacher": out, "student": finished_run}
+    int8 = out.parent / "int8"
+    given = ["--run", str(finished_run), "--out", str(int8), "--samples", "32"]
+    assert cli.main(QuantizeConfig, quantize.run, "", given) == 0
+    return {"data": npy_data, "teacher": out, "student": finished_run, "int8": int8}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def server():
+    """Kills at moments are shares of a time that loading libraries is no part of."""
+    forking.warm_up()
 
 
 def undisturbed(name: str, inputs: dict[str, Path], place: Path) -> tuple[dict, killing.Ended]:
@@ -46,14 +53,13 @@ def finish(name: str, inputs: dict[str, Path], place: Path) -> dict[str, str]:
     killing.assert_whole(place)
     killing.assert_nothing_left(place)
     again = killing.run(killing.argv_of(case, place, **inputs), place)
-    assert again.code == 0
-    if name != "data":
-        assert "finished before" in again.printed
+    assert again.code == 0 and case.again in again.printed
     return killing.hashes(place, case.same)
 
 
 @pytest.mark.parametrize(("name", "share"), [("data", 0.9), ("train", 0.5)])
-def test_a_killed_command_goes_on(name, share, inputs, tmp_path):
+def test_a_killed_command_goes_on(name, share, npy_data, tmp_path):
+    inputs = {"data": npy_data}
     expected, whole = undisturbed(name, inputs, tmp_path / "undisturbed")
     place = tmp_path / "killed"
     argv = killing.argv_of(killing.CASES[name], place, **inputs)
@@ -123,6 +129,46 @@ def test_data_workers_end_with_a_killed_command(tmp_path):
     assert {path.name for path in tmp_path.rglob("shard-*.npz")} == set(made)
 
 
+# --- side by side --------------------------------------------------------------------------------
+
+
+def side_by_side(name: str, inputs: dict[str, Path], place: Path) -> list[tuple[int, str]]:
+    """(exit code, what was printed) of two processes that were given one command at once."""
+    case = killing.CASES[name]
+    place.mkdir(parents=True)
+    argv, started = killing.argv_of(case, place, **inputs), []
+    for number in range(2):
+        log, count = place.parent / f"printed{number}.txt", place.parent / f"touched{number}.txt"
+        arguments = (argv, place, killing.NEVER, log, count)
+        started.append((forking.context.Process(target=killing._child, args=arguments), log))
+        started[-1][0].start()
+    for process, _ in started:
+        process.join(killing.SECONDS_LIMIT)
+        assert process.exitcode is not None
+    return [(process.exitcode or 0, log.read_text()) for process, log in started]
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=() if name == "data" else pytest.mark.slow)
+        for name in killing.CASES
+    ],
+)
+def test_two_commands_at_once_tear_no_file(name, tmp_path, request):
+    """On one run folder, one cache, one study: each waits, shares, or says that another writes."""
+    inputs = {} if name == "data" else request.getfixturevalue("inputs")
+    ended = side_by_side(name, inputs, tmp_path / "both")
+    assert any(code == 0 for code, _ in ended), ended
+    for code, printed in ended:
+        assert code in (0, 2) and "Traceback" not in printed, printed
+        if code == 2:
+            assert "another process" in printed.splitlines()[-1], printed
+    killing.assert_whole(tmp_path / "both")
+    expected, _ = undisturbed(name, inputs, tmp_path / "alone")
+    assert finish(name, inputs, tmp_path / "both") == expected
+
+
 # --- disks that give no more ---------------------------------------------------------------------
 
 
@@ -139,12 +185,13 @@ def _train(data: Path, *more: object) -> int:
     return cli.main(TrainConfig, train.run, "", [str(argument) for argument in given])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "size",
     [
-        pytest.param(1_000, marks=pytest.mark.slow, id="manifest"),
+        pytest.param(1_000, id="manifest"),
         pytest.param(60_000, id="checkpoint"),
-        pytest.param(900_000, marks=pytest.mark.slow, id="enough for this run"),
+        pytest.param(900_000, id="enough for this run"),
     ],
 )
 @pytest.mark.usefixtures("quick_latency")
@@ -222,11 +269,12 @@ def test_a_disk_that_runs_full(room, inputs, small_disk):
 
 
 @pytest.mark.slow
-def test_a_read_only_disk(inputs, small_disk):
+@pytest.mark.parametrize("name", [name for name in killing.CASES if name != "data"])
+def test_a_read_only_disk(name, inputs, small_disk):
     (small_disk / "place").mkdir()
     subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
     place = small_disk.parent / "elsewhere"
-    argv = killing.argv_of(killing.CASES["train"], small_disk / "place", **inputs)
+    argv = killing.argv_of(killing.CASES[name], small_disk / "place", **inputs)
     ended = killing.run(argv, place)
     assert ended.code == 2, ended.printed
     assert "read-only" in ended.printed and "Traceback" not in ended.printed

@@ -121,3 +121,23 @@ def test_memory_on_the_chip_stands_on_the_page(tmp_path: Path) -> None:
     page = (tmp_path / "report" / "report.html").read_text()
     assert "int8 dsc500: flash 329 B, peak RAM" in (tmp_path / "report" / "report.md").read_text()
     assert "flash 329 B" in page and tables.size(record["peak_activation_bytes"]) in page
+
+
+def test_files_of_a_student_and_of_the_same_pruned_are_no_seeds_of_one(tmp_path: Path) -> None:
+    """Two seeds: student, pruned one, and an int8 file of each with equal settings."""
+    make = run_folders.make
+    for seed in (0, 1):
+        whole = made_of(make(tmp_path, f"s{seed}", seed=seed, settings={"recipe": "a"}))
+        pruned = made_of(make(tmp_path, f"p{seed}", seed=seed, stage="prune"), whole)
+        for kind, parent in (("of-s", whole), ("of-p", pruned)):
+            made_of(make(tmp_path, f"{kind}{seed}", seed=seed, stage="quantize"), parent)
+    longer = made_of(make(tmp_path, "longer", seed=2, settings={"recipe": "b"}))
+    made_of(make(tmp_path, "of-longer", seed=2, stage="quantize"), longer)
+    entries, _ = report.gather(tmp_path, budgets.Budgets())
+    groups: dict[str, set[str]] = {}
+    for entry in entries:
+        groups.setdefault(entry.group, set()).add(Path(entry.run).name)
+    wanted = [{f"{kind}{seed}" for seed in (0, 1)} for kind in ("s", "p", "of-s", "of-p")]
+    wanted += [{"longer"}, {"of-longer"}]
+    assert sorted(map(sorted, groups.values())) == sorted(map(sorted, wanted))
+    assert {entry.record.seeds for entry in entries} == {1, 2}

@@ -13,6 +13,7 @@ from compress.metrics import (
     decide,
     mcnemar,
     paired_difference,
+    pooled_difference,
     softmax,
     summarise,
     wilson,
@@ -105,6 +106,26 @@ def test_paired_difference_by_hand():
     assert (found.only_a, found.only_b) == (3, 1)
     assert found.p_value == pytest.approx(10 / 16)
     assert found.low < 0.2 < found.high
+
+
+def test_difference_pooled_over_seeds_by_hand():
+    """Two seeds on four clips of two recordings: differences 1 0 0 0 and 1 0 0 -1."""
+    labels, ids, recordings = np.zeros(4, int), np.arange(4), np.array([0, 0, 1, 1])
+
+    def decided(*right: bool) -> Decisions:
+        rows = np.array([[1.0, 0.0] if one else [0.0, 1.0] for one in right])
+        return Decisions(rows, labels, ids, recordings)
+
+    pairs = [(decided(1, 1, 0, 1), decided(0, 1, 0, 1)), (decided(1, 1, 1, 0), decided(0, 1, 1, 1))]
+    mean, low, high = pooled_difference(pairs)
+    # mean 1/8; recording sums of (difference - mean): 2 - 4/8 and -1 - 4/8; variance 2 * 4.5 / 64
+    assert mean == pytest.approx(1 / 8)
+    half = 1.959963984540054 * np.sqrt(2 * 4.5 / 64)
+    assert (low, high) == (pytest.approx(1 / 8 - half), pytest.approx(1 / 8 + half))
+    one = paired_difference(*pairs[0])
+    assert pooled_difference(pairs[:1]) == pytest.approx((one.difference, one.low, one.high))
+    with pytest.raises(ValueError, match="different clips"):
+        pooled_difference([(random_decisions(10), random_decisions(12))])
 
 
 def test_mcnemar_exact():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from collections import Counter
 from pathlib import Path
 
 import model_files
@@ -14,6 +15,7 @@ import pytest
 import torch
 from conftest import band_spectrograms, write_npy_pair
 from onnx import TensorProto, helper, numpy_helper
+from qdq_models import Qdq
 
 from compress import (
     cli,
@@ -28,18 +30,23 @@ from compress import (
     runs,
 )
 from compress.artefacts import onnx_file
+from compress.chip import arena, emit
+from compress.chip.layers import read_network
 from compress.config import DistillConfig, QuantizeConfig
 from compress.int8 import layers as int8_layers
 from compress.int8 import static
 from compress.int8.clustered import cluster, codebook, entries_of, tables
 from compress.int8.clustered import pack as pack_clusters
+from compress.int8.coded import signed_codes
 from compress.int8.interface import METADATA_KEY, Interface
 from compress.int8.narrow import clip_shares, narrow_weights, pack
 from compress.int8.prepare import prepare
 from compress.int8.reference import IntegerNetwork
 from compress.int8.simulated import SimulatedNetwork
+from compress.int8.small_file import small
 from compress.material import Normalisation
 from compress.session import DECISIONS
+from compress.tflite.convert import convert
 
 EFFICIENT = pytest.param("timm/test_efficientnet", marks=pytest.mark.slow)
 STUDENTS = [*registry.STUDENTS, "timm/test_resnet", EFFICIENT]
@@ -165,6 +172,17 @@ def test_preparing_changes_nothing(name, float_files, tmp_path):
 def test_numpy_integers_equal_onnxruntime_bit_for_bit(name, quantised):
     _, _, path = quantised(name)
     np.testing.assert_array_equal(IntegerNetwork(path)(WINDOWS[:24, None]), logits_of(path)[:24])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["audiobot50", "dsc50"])
+def test_numpy_integers_equal_the_file_over_a_whole_split(name, quantised):
+    _, _, path = quantised(name)
+    windows = band_spectrograms(1000, seed=7)[0][:, None]
+    in_onnx = evaluate.onnx_predictor(path)
+    for start in range(0, len(windows), 100):
+        block = windows[start : start + 100]
+        np.testing.assert_array_equal(IntegerNetwork(path)(block), in_onnx(block))
 
 
 def test_integer_convolution_by_hand():
@@ -752,3 +770,134 @@ def test_fine_tuning_keeps_to_the_codebook(quantised):
     optimiser.step()
     after = entries_of(network.eval().to_onnx(), names)
     assert max(after.values()) <= 4
+
+
+# --- the file that is written --------------------------------------------------------------------
+
+
+def fused_operators(path: Path, folder: Path) -> dict[str, int]:
+    """How often each operator stands in what onnxruntime makes of a file."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4
+    options.optimized_model_filepath = str(folder / "optimised.onnx")
+    onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    nodes = onnx.load(folder / "optimised.onnx").graph.node
+    return dict(Counter(node.op_type for node in nodes))
+
+
+@pytest.mark.parametrize("name", STUDENTS)
+def test_the_written_file_is_small_and_computes_the_same_bits(
+    name, float_files, quantised, tmp_path
+):
+    _, model, path = quantised(name)
+    written = tmp_path / "model.onnx"
+    static.save(small(model), written)
+    onnx.checker.check_model(onnx.load(written), full_check=True)
+    np.testing.assert_array_equal(logits_of(written), logits_of(path))
+    np.testing.assert_array_equal(
+        IntegerNetwork(written)(WINDOWS[:8, None]), IntegerNetwork(path)(WINDOWS[:8, None])
+    )
+    assert fused_operators(written, tmp_path) == fused_operators(path, tmp_path)
+    before, after = onnx_file.read(path), onnx_file.read(written)
+    for figure in ("file_params", "macs", "peak_activation_bytes", "quantised", "notes"):
+        assert getattr(after, figure) == getattr(before, figure), figure
+    assert after.flash_bytes < before.flash_bytes
+    named = [[w for w in layer.weights if not w.startswith("b")] for layer in after.layers]
+    assert named == [[w for w in layer.weights if not w.startswith("b")] for layer in before.layers]
+    # Of a network of 16,000 weights, operators alone are six hundredths of the float file.
+    most = 0.30 if before.file_params > 40_000 else 0.325
+    assert written.stat().st_size <= most * float_files(name).stat().st_size
+
+
+@pytest.mark.parametrize("form", ["signed", "coded", "mixed", "4 bits", "clusters", "tuned"])
+def test_every_form_of_the_file_is_written_small(form, quantised, tmp_path):
+    prepared, model, _ = quantised("audiobot50-dsc")
+    names = narrow_weights(prepared, model)
+    if form == "signed":
+        model = static.with_signed_activations(model)
+    elif form == "coded":
+        model = static.with_coded_ends(model, prepared)
+    elif form == "mixed":
+        with static.StaticQuantiser(prepared, WINDOWS[:64, None], "minmax") as quantiser:
+            model = quantiser.quantise([prepared.layers[1].name, prepared.layers[-1].name])
+    elif form == "4 bits":
+        model = pack(SimulatedNetwork(prepared, model, narrow=names).eval().to_onnx(), names)
+    elif form == "clusters":
+        model = pack_clusters(cluster(model, names, 16), names)
+    else:
+        model = SimulatedNetwork(prepared, model).eval().to_onnx()
+    for made, file in ((model, "plain.onnx"), (small(model), "small.onnx")):
+        static.save(made, tmp_path / file)
+    plain, written = tmp_path / "plain.onnx", tmp_path / "small.onnx"
+    np.testing.assert_array_equal(logits_of(written), logits_of(plain))
+    if form != "mixed":
+        np.testing.assert_array_equal(
+            IntegerNetwork(written)(WINDOWS[:8, None]), IntegerNetwork(plain)(WINDOWS[:8, None])
+        )
+    assert fused_operators(written, tmp_path) == fused_operators(plain, tmp_path)
+    assert written.stat().st_size < 0.95 * plain.stat().st_size
+    static.save(small(onnx.load(written)), tmp_path / "again.onnx")
+    assert (tmp_path / "again.onnx").stat().st_size == written.stat().st_size
+
+
+@pytest.mark.parametrize("name", ["audiobot50-dsc", "dsc50"])
+def test_exports_of_the_small_file_are_those_of_the_plain_one(name, quantised, tmp_path):
+    _, model, path = quantised(name)
+    written = tmp_path / "model.onnx"
+    static.save(small(model), written)
+    networks = [read_network(file) for file in (path, written)]
+    in_c = [emit.source(network, arena.plan(network.buffers), "abcde") for network in networks]
+    assert in_c[0] == in_c[1], "names of layers among it"
+    tensors = [convert(signed_codes(file)[0], file).tensors for file in (path, written)]
+    assert len(tensors[0]) == len(tensors[1])
+    for plain, other in zip(*tensors, strict=True):
+        assert plain.shape == other.shape
+        np.testing.assert_array_equal(plain.data, other.data)
+        if plain.quantisation:
+            assert plain.quantisation.equals(other.quantisation)
+
+
+def test_biases_that_cannot_be_had_back_bit_by_bit_stay_as_they_are(tmp_path):
+    """Of three layers one has codes beyond int16, one another scale; names are not taken twice."""
+    net = Qdq((8, 12), 3)
+    x = net.conv(net.input, 24, (3, 3), pads=(1, 1, 1, 1), strides=(2, 2))
+    x = net.conv(x, 24, (1, 1))
+    x = net.conv(x, 24, (1, 1))
+    first, second, third = [t for t in net.arrays if t.name.endswith(".bias")]
+    products = [t for t in net.arrays if t.name.endswith(".bias.scale")]
+    weights = [t.name.removesuffix(".bias") for t in (first, second, third)]
+    for tensor, source in zip(products, ("log_mel_codes", *_inputs_of(net)[1:3]), strict=True):
+        weight = next(t for t in net.arrays if t.name == f"{weights[0]}.weight.scale")
+        weights.pop(0)
+        scale = numpy_helper.to_array(weight) * np.float32(net.meaning[source][0])
+        tensor.CopyFrom(numpy_helper.from_array(scale, tensor.name))
+    wide = numpy_helper.to_array(second).copy()
+    wide[3] = 40_000
+    second.CopyFrom(numpy_helper.from_array(wide, second.name))
+    other = numpy_helper.to_array(products[2]).copy()
+    other[5] = np.nextafter(other[5], np.float32(9))
+    products[2].CopyFrom(numpy_helper.from_array(other, products[2].name))
+    for node in net.nodes:  # a stored number of someone else's that is called like ours
+        node.input[:] = ["b0" if name == third.name else name for name in node.input]
+    third.name = "b0"
+    path = net.save(tmp_path / "plain.onnx", net.classes(x))
+    written = tmp_path / "small.onnx"
+    static.save(small(onnx.load(path)), written)
+    kinds = [tensor.data_type for tensor in onnx.load(written).graph.initializer]
+    assert kinds.count(TensorProto.INT16) == 2 and kinds.count(TensorProto.INT32) == 2
+    products = [node for node in onnx.load(written).graph.node if node.op_type == "Mul"]
+    assert len(products) == 2
+    np.testing.assert_array_equal(logits_of(written, _SHORT), logits_of(path, _SHORT))
+    np.testing.assert_array_equal(
+        IntegerNetwork(written)(_SHORT[:, None]), IntegerNetwork(path)(_SHORT[:, None])
+    )
+
+
+_SHORT = WINDOWS[:16, :8, :12]
+
+
+def _inputs_of(net: Qdq) -> list[str]:
+    """The codes that each convolution reads, in order."""
+    return [node.input[0].partition(".real")[0] for node in net.nodes if node.op_type == "Conv"]

@@ -352,3 +352,16 @@ def test_reports_import_no_torch_and_no_matplotlib() -> None:
 def test_the_page_of_a_bare_report() -> None:
     page = html.page(Report([Entry(Record("x", "registered", params=3))]))
     assert "1 registered student" in page
+
+
+def test_runs_that_differ_in_what_0_db_means_are_told_apart(tmp_path):
+    from compress.frontend import FrontEnd
+
+    for reference in ("clip", "fixed"):
+        folder = run_folders.make(tmp_path, reference, accuracy=0.9)
+        manifest = json.loads((folder / "manifest.json").read_text())
+        manifest["data"]["frontend"] = FrontEnd(reference=reference).to_dict()
+        (folder / "manifest.json").write_text(json.dumps(manifest))
+    entries, _ = report.gather(tmp_path, Budgets())
+    assert {entry.record.data for entry in entries} == {"scenes:6000", "scenes:6000, 0 dB fixed"}
+    assert {entry.data_set for entry in entries} == {"scenes:6000", "scenes:6000, 0 dB fixed"}

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from compress.data import sets
 from compress.data.sets import (
     ROUNDING_ERROR_DB,
     Shard,
@@ -158,3 +159,18 @@ def test_damaged_cache_is_named(tmp_path: Path) -> None:
     stored.write_bytes(stored.read_bytes()[:50])
     with pytest.raises(InputError, match="prepared data is damaged.*delete this folder"):
         build(tmp_path / "cache", tmp_path / "log")
+
+
+def test_a_large_set_is_read_from_its_file_and_takes_no_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = build(tmp_path / "cache", tmp_path / "log")
+    wanted = np.array([7, 0, 11, 7])
+    mapped = [data.read(wanted), data.read(slice(3, 9))]
+    monkeypatch.setattr(sets, "_MOST_MAPPED_BYTES", 0)
+    assert np.array_equal(data.read(wanted), mapped[0])
+    assert np.array_equal(data.read(slice(3, 9)), mapped[1])
+    file = Path(data.codes.filename)
+    file.write_bytes(file.read_bytes()[:-1])
+    with pytest.raises(InputError, match="ends too soon"):
+        data.read(np.array([11]))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import logging
+import math
 import subprocess
 import sys
 from collections.abc import Callable
@@ -86,6 +87,13 @@ def test_counts(name: str) -> None:
     assert (parameters(model), macs(model)) == COUNTS[name]
     summary = torchinfo.summary(model, input_size=(1, 1, 32, 96), verbose=0)
     assert summary.trainable_params == summary.total_params == COUNTS[name][0]
+    # torchinfo counts batch norms, and a bias as one multiplication per output value.
+    by_torchinfo = 0
+    for layer in summary.summary_list:
+        if isinstance(layer.module, (torch.nn.Conv2d, torch.nn.Linear)):
+            biased = layer.module.bias is not None
+            by_torchinfo += layer.macs - biased * math.prod(layer.output_size)
+    assert by_torchinfo == COUNTS[name][1]
 
 
 @pytest.mark.parametrize("name", STUDENTS)

@@ -96,7 +96,7 @@ def test_a_refused_trial_counts_and_is_not_repeated(tmp_path):
 
     found.run(3, objective)
     assert [t.state.name for t in found.trials()] == ["COMPLETE", "FAIL", "COMPLETE"]
-    assert sweep.rows_of(found.finished())[1]["fault"] == "the training loss is nan"
+    assert study.rows_of(found)[1]["fault"] == "the training loss is nan"
 
 
 def test_a_trial_that_nobody_holds_is_tried_again_with_its_values(tmp_path, capsys):
@@ -109,6 +109,49 @@ def test_a_trial_that_nobody_holds_is_tried_again_with_its_values(tmp_path, caps
     repeated = next(t for t in found.trials() if t.user_attrs.get(study.REPEATS) == 1)
     assert repeated.params == lost and repeated.state.name == "COMPLETE"
     assert len(found.finished()) == 3
+
+
+@pytest.mark.parametrize("sampler", ["random", "tpe"])
+def test_what_is_lost_changes_neither_numbers_nor_values(sampler, tmp_path):
+    """Lost before it had values, lost with them, and its repeat lost too."""
+    whole, broken = open_study(tmp_path / "a", sampler), open_study(tmp_path / "b", sampler)
+    whole.run(12, lambda trial: trial.params["dropout"])
+    broken.run(2, lambda trial: trial.params["dropout"])
+    broken.optuna.ask()  # killed before anything was drawn
+    broken.run(3, lambda trial: trial.params["dropout"])
+    for _ in range(2):
+        with broken._next(12):
+            pass
+    broken.run(12, lambda trial: trial.params["dropout"])
+    rows = [study.rows_of(found) for found in (whole, broken)]
+    assert [row.pop("lost") for row in rows[1]] == [0, 0, 1, 2, *[0] * 8]
+    assert [row.pop("lost") for row in rows[0]] == [0] * 12
+    assert rows[0] == rows[1]
+    assert [row["number"] for row in rows[1]] == list(range(12))
+
+
+def test_a_trial_given_up_twice_is_repeated_once(tmp_path, monkeypatch):
+    """Killed between lining the values up and closing the lost trial."""
+    found = open_study(tmp_path / "s")
+    with found._next(2) as trial:
+        pass
+    storage = found.optuna._storage
+    with monkeypatch.context() as patch:
+        patch.setattr(storage, "set_trial_state_values", lambda *given: None)
+        found._reclaim()
+    found._reclaim()
+    waiting = [t for t in found.trials() if t.state.name == "WAITING"]
+    assert [t.system_attrs["fixed_params"] for t in waiting] == [trial.params]
+
+
+def test_a_torn_line_of_the_journal_is_cut_before_the_next(tmp_path):
+    """A full disk leaves the beginning of a line; what follows must not be written behind it."""
+    open_study(tmp_path / "s").run(2, lambda trial: 1.0)
+    with (tmp_path / "s" / study.JOURNAL).open("a") as file:
+        file.write('{"op_code":4,"worker')
+    open_study(tmp_path / "s").run(3, lambda trial: 1.0)
+    found = open_study(tmp_path / "s")
+    assert [t.state.name for t in found.trials()] == ["COMPLETE"] * 3
 
 
 def test_a_trial_that_another_process_holds_is_left_alone(tmp_path):
@@ -160,6 +203,38 @@ def test_the_same_command_tries_nothing_again(swept, npy_data, capsys):
     assert run_sweep("--data", npy_data, "--out", swept, "--trials", 5) == 0
     assert "5 finished before" in capsys.readouterr().out
     assert json.loads((swept / sweep.RESULT).read_text()) == before
+
+
+def test_verify_finds_the_study_again_and_names_what_was_changed(swept, tmp_path, capsys):
+    import shutil
+
+    from compress import verify
+    from compress.config import VerifyConfig
+
+    def verified(folder: Path) -> tuple[int, str]:
+        code = cli.main(VerifyConfig, verify.run, "", [str(folder)])
+        return code, capsys.readouterr().out
+
+    before = (swept / study.JOURNAL).read_bytes()
+    code, printed = verified(swept)
+    assert code == 0, printed
+    assert "losses of the trials" in printed and before == (swept / study.JOURNAL).read_bytes()
+    copy = Path(shutil.copytree(swept, tmp_path / "copy"))
+    result = json.loads((copy / sweep.RESULT).read_text())
+    result["best"]["validation_loss"] = 0.001
+    result["trials"][1]["values"]["dropout"] = 0.5
+    (copy / sweep.RESULT).write_text(json.dumps(result))
+    text = (copy / sweep.BEST).read_text()
+    (copy / sweep.BEST).write_text(text.replace("dropout = ", "dropout = 0.0 # "))
+    code, printed = verified(copy)
+    assert code == 1
+    for words in ("best.validation_loss", "trial 1.values.dropout", "best.toml dropout"):
+        assert f"{words}: recorded" in printed
+    (copy / study.JOURNAL).write_text('{"op_code": 99}\n')
+    code, printed = verified(copy)
+    assert code == 2 and "is no journal of a study" in printed
+    (copy / study.JOURNAL).unlink()
+    assert verified(copy)[0] == 2
 
 
 @pytest.mark.parametrize(

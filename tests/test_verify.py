@@ -237,3 +237,21 @@ def test_a_baseline_is_asked_again_and_its_arrays_are_counted(npy_data, tmp_path
     assert verified(out) == 1
     printed = capsys.readouterr().out
     assert "metrics.params: recorded" in printed and "splits.test.accuracy: recorded" in printed
+
+
+def test_a_pipeline_names_stages_that_are_other_files_now(copied, tmp_path, capsys):
+    digest = runs.open_run(copied).metrics()["sha256"]
+    stages = [
+        {"stage": "distill", "folder": str(copied), "sha256": digest},
+        {"stage": "report", "folder": str(tmp_path / "report"), "sha256": None},
+    ]
+    (tmp_path / "quick").mkdir()
+    (tmp_path / "quick" / "pipeline.json").write_text(json.dumps({"stages": stages}))
+    assert verified(tmp_path / "quick") == 0
+    (copied / runs.ONNX).write_bytes(b"x")
+    assert verified(tmp_path / "quick") == 1
+    assert "distill copy sha256: recorded" in capsys.readouterr().out
+    shutil.rmtree(copied)
+    assert verified(tmp_path / "quick") == 1
+    (tmp_path / "quick" / "pipeline.json").write_text('{"stages": 3}')
+    assert verified(tmp_path / "quick") == 2

@@ -12,10 +12,13 @@ from the file, or trusts a size that it declares.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from compress.artefacts.lightning_file import LightningCheckpoint, TensorEntry, open_checkpoint
 from compress.artefacts.summary import FileSummary, Layer, sha256_of
 from compress.errors import InputError
+
+if TYPE_CHECKING:
+    from compress.artefacts.lightning_file import LightningCheckpoint, TensorEntry, open_checkpoint
 
 ENDINGS = (".onnx", ".tflite", ".safetensors", ".ckpt", ".pt", ".pth")
 SHIPPED_ENDINGS = (".onnx", ".tflite", ".safetensors", ".ckpt")  # what a folder is searched for
@@ -54,3 +57,12 @@ __all__ = [
     "open_checkpoint",
     "sha256_of",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """The checkpoint reader on first use: it needs numpy, which --help should not wait for."""
+    if name not in ("LightningCheckpoint", "TensorEntry", "open_checkpoint"):
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    import importlib
+
+    return getattr(importlib.import_module("compress.artefacts.lightning_file"), name)

@@ -45,12 +45,14 @@ def read_fsd50k(
     *,
     name: str,
     frontend: FrontEnd,
+    five: bool = True,
     strict: bool = False,
     cache: Path | None = None,
     workers: int = 0,
     build: Callable[..., Any] = build_from_clips,
 ) -> Any:
-    """The set in ``root``, always with the five classes: its own labels are several per clip."""
+    """The set in ``root``, with the five classes whatever ``five`` says: its own labels are
+    several per clip."""
     notes: list[str] = []
     labelled: list[_Labelled] = []
     left_out: Counter[str] = Counter()

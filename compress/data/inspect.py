@@ -15,7 +15,7 @@ from compress import cli
 from compress.config import DataConfig
 from compress.data.audio import AudioError, read_info
 from compress.data.files import counted, list_audio
-from compress.data.open import NPY, SCENES, find_layout, open_chosen
+from compress.data.open import LAYOUTS, find_layout, open_chosen
 from compress.data.sets import CODES_PER_DB, ROUNDING_ERROR_DB, SpectrogramSet
 from compress.data.splits import make_split
 from compress.errors import InputError
@@ -66,7 +66,8 @@ def inspect(config: DataConfig) -> dict[str, Any]:
     layout = find_layout(config.data)
     data = open_chosen(config)
     values = look_at_values(data)
-    durations = None if layout in (SCENES, NPY) else read_durations(Path(config.data))
+    has_sound = any(known.sound for known in LAYOUTS if known.name == layout)
+    durations = read_durations(Path(config.data)) if has_sound else None
     try:
         split = make_split(data, config.data_seed, config.fold, config.folds)
         parts = {
@@ -123,7 +124,7 @@ def look_at_values(data: SpectrogramSet) -> Values:
     at_lowest = 0
     with cli.progress(len(data), "looking at values", "window") as bar:
         for at in range(0, len(data), _BLOCK_WINDOWS):
-            block = np.asarray(data.codes[at : at + _BLOCK_WINDOWS])
+            block = data.read(slice(at, at + _BLOCK_WINDOWS))
             quietest, loudest = block.min(axis=(1, 2)), block.max(axis=(1, 2))
             silent[at : at + len(block)] = (loudest <= threshold) | (
                 loudest.astype(np.int32) - quietest <= SILENCE_DB * CODES_PER_DB

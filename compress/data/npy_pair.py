@@ -40,6 +40,12 @@ def read_npy_pair(
     root: Path, *, name: str, cache: Path | None = None, workers: int = 0
 ) -> SpectrogramSet:
     """The set in ``root``. Raises InputError with one line for each fault of the arrays."""
+    for needed in (SPECTROGRAMS, LABELS):
+        if not (root / needed).is_file():
+            raise InputError(
+                f"{root / needed}: no such file; this layout needs "
+                f"{SPECTROGRAMS} and {LABELS} in one folder"
+            )
     spectrograms = load_spectrograms(root / SPECTROGRAMS)
     class_names = read_class_names(root)
     labels = _column(root / LABELS, len(spectrograms), "labels")
@@ -59,7 +65,10 @@ def read_npy_pair(
     if absent:
         notes.append(f"no clip of class {', '.join(absent)}")
     rows = len(spectrograms)
-    jobs = [(at, min(at + _ROWS_PER_JOB, rows)) for at in range(0, rows, _ROWS_PER_JOB)]
+    jobs = [
+        (at, labels[at : at + _ROWS_PER_JOB], recordings[at : at + _ROWS_PER_JOB])
+        for at in range(0, rows, _ROWS_PER_JOB)
+    ]
     return build_cached(
         name=name,
         key={
@@ -72,7 +81,7 @@ def read_npy_pair(
             "notes": notes,
         },
         jobs=jobs,
-        make=partial(_rows, path=root / SPECTROGRAMS, labels=labels, recordings=recordings),
+        make=partial(_rows, path=root / SPECTROGRAMS),
         class_names=class_names,
         frontend=None,
         cache=cache,
@@ -188,12 +197,14 @@ def _check_labels(path: Path, labels: np.ndarray, class_names: tuple[str, ...]) 
         )
 
 
-def _rows(job: tuple[int, int], *, path: Path, labels: np.ndarray, recordings: np.ndarray) -> Shard:
-    start, stop = job
+def _rows(job: tuple[int, np.ndarray, np.ndarray], *, path: Path) -> Shard:
+    """Rows from a first one on, with their labels and recordings."""
+    start, labels, recordings = job
+    stop = start + len(labels)
     return {
         "codes": encode_rows(path, start, stop),
-        "labels": labels[start:stop],
-        "recording_ids": recordings[start:stop],
+        "labels": labels,
+        "recording_ids": recordings,
         "clip_ids": np.arange(start, stop),
     }
 

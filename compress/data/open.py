@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,7 +18,7 @@ from compress.data.esc50 import is_esc50, read_esc50
 from compress.data.files import list_audio
 from compress.data.five import REPORT_CLASSES
 from compress.data.fsd50k import is_fsd50k, read_fsd50k
-from compress.data.npy_pair import LABELS, SPECTROGRAMS, is_npy_pair, read_npy_pair
+from compress.data.npy_pair import is_npy_pair, read_npy_pair
 from compress.data.sets import Shard, SpectrogramSet, build_cached, encode_db, is_synthetic
 from compress.errors import InputError
 from compress.frontend import FrontEnd
@@ -26,11 +28,59 @@ DEFAULT_SCENES = 6_000
 _MOST_SCENES = 20_000_000
 _SCENES_PER_JOB = 128
 
-SCENES, NPY, ESC50, FSD50K, FOLDERS = "scenes", "npy pair", "ESC-50", "FSD50K", "class folders"
+SCENES = "scenes"
+
+
+@dataclass(frozen=True)
+class Layout:
+    """A kind of folder; a reader of another kind is one more row of LAYOUTS.
+
+    name: short, as ``python -m compress.data`` prints it. what: what lies there, in words.
+    recognises: whether a folder is one. read: the reader, called with the folder and, by keyword,
+    name, frontend, five, strict, cache and workers; gives a SpectrogramSet or raises InputError.
+    sound: whether sound files lie behind the windows; such a reader passes what it found to
+    ``build``, compress.data.clips.build_from_clips unless the caller wants just the clips.
+    """
+
+    name: str
+    what: str
+    recognises: Callable[[Path], bool]
+    read: Callable[..., Any]
+    sound: bool = True
+
+
+def _read_npy_pair(
+    root: Path, *, name: str, five: bool, cache: Path | None, workers: int, **of_sound: Any
+) -> SpectrogramSet:
+    data = read_npy_pair(root, name=name, cache=cache, workers=workers)
+    if five and set(data.class_names) != set(REPORT_CLASSES):
+        raise InputError(
+            f"{root}: has classes of its own ({', '.join(data.class_names)}) and no names "
+            "to map; use --classes own"
+        )
+    return data
+
+
+def _has_class_folders(root: Path) -> bool:
+    return any(list_audio(root, folder).audio for folder in class_folders(root))
+
+
+# The first that recognises a folder reads it.
 LAYOUTS = (
-    "training.npy with training_labels.npy, ESC-50's meta/esc50.csv with audio/, "
-    "FSD50K's FSD50K.ground_truth/, or one folder of audio per class"
+    Layout(
+        "npy pair",
+        "training.npy with training_labels.npy",
+        is_npy_pair,
+        _read_npy_pair,
+        sound=False,
+    ),
+    Layout("ESC-50", "ESC-50's meta/esc50.csv with audio/", is_esc50, read_esc50),
+    Layout("FSD50K", "FSD50K's FSD50K.ground_truth/", is_fsd50k, read_fsd50k),
+    Layout(
+        "class folders", "one folder of audio per class", _has_class_folders, read_audio_folder
+    ),
 )
+_KNOWN = ", ".join(layout.what for layout in LAYOUTS[:-1]) + f", or {LAYOUTS[-1].what}"
 
 
 def open_data(
@@ -53,26 +103,12 @@ def open_data(
     if layout == SCENES:
         return _open_scenes(_scene_count(spec), seed, frontend, cache, workers)
     root = Path(spec).expanduser()
-    name = root.resolve().name
-    five = classes == "five"
-    if layout == NPY:
-        data = read_npy_pair(root, name=name, cache=cache, workers=workers)
-        if five and set(data.class_names) != set(REPORT_CLASSES):
-            raise InputError(
-                f"{root}: has classes of its own ({', '.join(data.class_names)}) and no names "
-                "to map; use --classes own"
-            )
-        return data
-    if layout == FSD50K:
-        return read_fsd50k(
-            root, name=name, frontend=frontend, strict=strict, cache=cache, workers=workers
-        )
-    read = read_esc50 if layout == ESC50 else read_audio_folder
-    return read(
+    (found,) = (known for known in LAYOUTS if known.name == layout)
+    return found.read(
         root,
-        name=name,
+        name=root.resolve().name,
         frontend=frontend,
-        five=five,
+        five=classes == "five",
         strict=strict,
         cache=cache,
         workers=workers,
@@ -95,43 +131,32 @@ def open_chosen(options: DataOptions) -> SpectrogramSet:
 
 
 def find_layout(spec: str) -> str:
-    """Which layout ``spec`` has; raises InputError where it is none."""
+    """The name of the layout that ``spec`` has; raises InputError where it is none."""
     if is_synthetic(spec):
         _scene_count(spec)
         return SCENES
     root = Path(spec).expanduser()
     if not root.exists():
         raise InputError(
-            f"{spec}: no such folder; give 'scenes', 'scenes:N' or a folder with {LAYOUTS}"
+            f"{spec}: no such folder; give 'scenes', 'scenes:N' or a folder with {_KNOWN}"
         )
     if not root.is_dir():
-        raise InputError(f"{spec}: is a file; give the folder of a data set ({LAYOUTS})")
+        raise InputError(f"{spec}: is a file; give the folder of a data set ({_KNOWN})")
     try:
         empty = not any(root.iterdir())
     except PermissionError:
         raise InputError(f"{spec}: permission denied") from None
     if empty:
-        raise InputError(f"{spec}: the folder is empty; it should hold {LAYOUTS}")
-    if is_npy_pair(root):
-        for needed in (SPECTROGRAMS, LABELS):
-            if not (root / needed).is_file():
-                raise InputError(
-                    f"{root / needed}: no such file; this layout needs "
-                    f"{SPECTROGRAMS} and {LABELS} in one folder"
-                )
-        return NPY
-    if is_esc50(root):
-        return ESC50
-    if is_fsd50k(root):
-        return FSD50K
-    if any(list_audio(root, folder).audio for folder in class_folders(root)):
-        return FOLDERS
+        raise InputError(f"{spec}: the folder is empty; it should hold {_KNOWN}")
+    for layout in LAYOUTS:
+        if layout.recognises(root):
+            return layout.name
     if any(entry.suffix.lower() in SUFFIXES for entry in root.iterdir()):
         raise InputError(
             f"{spec}: sound files without class folders; put the files of each class into a "
             "folder of the class's name (unlabelled audio goes to --transfer)"
         )
-    raise InputError(f"{spec}: no known layout; it should hold {LAYOUTS}")
+    raise InputError(f"{spec}: no known layout; it should hold {_KNOWN}")
 
 
 def _scene_count(spec: str) -> int:

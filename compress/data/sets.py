@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import mmap
 import multiprocessing
 import os
 import shutil
@@ -32,6 +33,7 @@ from compress.runs import atomic_path, digest, forget_temporaries, read_json, wr
 CODES_PER_DB = 256
 ROUNDING_ERROR_DB = 0.5 / CODES_PER_DB
 FORMAT = 1
+_MOST_MAPPED_BYTES = 512 * 2**20
 PARTIAL = ".partial"  # ending of the folder of a set that is being built
 
 Shard = dict[str, Any]
@@ -79,9 +81,18 @@ class SpectrogramSet:
     def frames(self) -> int:
         return int(self.codes.shape[2])
 
+    def read(self, windows: np.ndarray | slice) -> np.ndarray:
+        """Codes of some windows, copied, (n, mels, frames) int16; the others take no memory."""
+        codes = self.codes
+        if isinstance(codes, np.memmap) and codes.nbytes > _MOST_MAPPED_BYTES:
+            whole = isinstance(codes.base, mmap.mmap)
+            if whole and codes.filename:
+                return _read_file(codes, Path(codes.filename), np.arange(len(self))[windows])
+        return np.array(codes[windows])
+
     def decibels(self, indices: np.ndarray) -> np.ndarray:
         """Spectrograms of some windows, (n, mels, frames) float32 dB."""
-        return decode_db(self.codes[indices])
+        return decode_db(self.read(indices))
 
     def describe(self) -> dict[str, Any]:
         """What a manifest records of the set."""
@@ -107,6 +118,22 @@ def encode_db(decibels: np.ndarray) -> np.ndarray:
 def decode_db(codes: np.ndarray) -> np.ndarray:
     """Q8.8 codes -> dB float32."""
     return codes.astype(np.float32) / CODES_PER_DB
+
+
+def _read_file(codes: np.memmap, path: Path, windows: np.ndarray) -> np.ndarray:
+    """Some windows of a mapped array, read from its file ``path``.
+
+    Read through the mapping, a process would hold every page that it ever touched, and its
+    neighbours: all of the set after one epoch. This is as fast.
+    """
+    found = np.empty((len(windows), *codes.shape[1:]), dtype=codes.dtype)
+    bytes_each = codes[0].nbytes
+    with path.open("rb", buffering=0) as file:
+        for row, window in zip(found, windows.tolist(), strict=True):
+            file.seek(codes.offset + window * bytes_each)
+            if file.readinto(row) != bytes_each:
+                raise InputError(f"{path}: ends too soon; delete its folder to prepare it again")
+    return found
 
 
 def default_cache() -> Path:

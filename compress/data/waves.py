@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from compress.data.audio import cut_or_pad, pad_to_window, read_blocks, window_starts
-from compress.data.audio_folder import read_audio_folder
 from compress.data.clips import Clip, plan
-from compress.data.esc50 import read_esc50
-from compress.data.fsd50k import read_fsd50k
-from compress.data.open import ESC50, FOLDERS, FSD50K, find_layout
+from compress.data.open import LAYOUTS, find_layout
 from compress.data.sets import SpectrogramSet, encode_db, is_synthetic
 from compress.data.splits import Split
 from compress.errors import InputError
@@ -59,7 +56,7 @@ def _check(
     data: SpectrogramSet, rows: np.ndarray, waveforms: np.ndarray, frontend: FrontEnd, spec: str
 ) -> None:
     codes = encode_db(log_mel(waveforms, frontend)).astype(np.int32)
-    if np.abs(codes - data.codes[rows]).max() > _MOST_STEPS_APART:
+    if np.abs(codes - data.read(rows)).max() > _MOST_STEPS_APART:
         if data.synthetic and is_synthetic(spec):
             raise OtherSynthesis(
                 f"{spec}: the synthesiser makes other sound today than that of the spectrograms in "
@@ -106,13 +103,11 @@ def _files(
 def _clips(data: SpectrogramSet, frontend: FrontEnd, root: Path) -> dict[str, Any]:
     """The clips that the set was read from, with what its reader says of them."""
     layout = find_layout(str(root))
-    readers: dict[str, Callable[..., dict[str, Any]]] = {
-        ESC50: read_esc50, FOLDERS: read_audio_folder, FSD50K: read_fsd50k,
-    }  # fmt: skip
+    readers = {known.name: known.read for known in LAYOUTS if known.sound}
     if layout not in readers:
         raise InputError(f"{root}: holds no sound ({layout})")
-    for five in ({},) if layout == FSD50K else ({"five": False}, {"five": True}):
-        found = readers[layout](root, name=data.name, frontend=frontend, build=dict, **five)
+    for five in (False, True):
+        found = readers[layout](root, name=data.name, frontend=frontend, build=dict, five=five)
         if tuple(found["class_names"]) == data.class_names:
             return found
     raise InputError(

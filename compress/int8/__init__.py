@@ -7,5 +7,6 @@ layers      what quantising each layer costs
 narrow      weights of 4 bits
 clustered   weights that share a codebook
 interface   how an 8-bit file reads dB and gives logits
+small_file  the same integers in fewer bytes, as they are written
 reference   the QDQ graph in integers, in numpy
 """

@@ -27,6 +27,7 @@ class EditableGraph:
         for tensor in model.graph.initializer:
             self.arrays[tensor.name] = numpy_helper.to_array(tensor)
         self._constants_to_arrays()
+        self._fold_stored()
         self._name_nodes()
 
     @property
@@ -53,6 +54,13 @@ class EditableGraph:
         if position >= len(node.input):
             return None
         return self.arrays.get(node.input[position])
+
+    def is_stored(self, tensor: str) -> bool:
+        """Whether a tensor stands in the file or is computed from what does alone."""
+        if tensor in self.arrays:
+            return True
+        producer = self.producer(tensor)
+        return producer is not None and all(self.is_stored(name) for name in producer.input)
 
     def store(self, wanted: str, value: np.ndarray) -> str:
         """Keep an array under ``wanted`` or, where that is taken, a name like it."""
@@ -131,6 +139,30 @@ class EditableGraph:
             else:
                 continue
             self.arrays[node.output[0]] = array
+            self.nodes = [n for n in self.nodes if n is not node]
+
+    def _fold_stored(self) -> None:
+        """What compress.int8.small_file writes: products that are scales, biases in int16."""
+        from onnx import TensorProto
+
+        for node in list(self.nodes):
+            stored = [self.arrays[name] for name in node.input if name in self.arrays]
+            if node.domain or len(stored) < len(node.input):
+                continue
+            readers = self.readers(node.output[0])
+            if node.op_type == "Mul":
+                scales = all(r.op_type in QUANTISING and r.input[1] == node.output[0]
+                             for r in readers)  # fmt: skip
+                if not scales or any(value.dtype != np.float32 for value in stored):
+                    continue
+                value = stored[0] * stored[1]
+            elif node.op_type == "Cast" and stored[0].dtype == np.int16:
+                if attributes(node)["to"] != TensorProto.INT32:
+                    continue
+                value = stored[0].astype(np.int32)
+            else:
+                continue
+            self.arrays[node.output[0]] = value
             self.nodes = [n for n in self.nodes if n is not node]
 
     def _name_nodes(self) -> None:
