@@ -40,6 +40,8 @@ DEFINITIONS = (
     "arena and other variables, and the stack as measured; no interrupts, no window of sound.",
     "Equal: test windows whose output codes in the emulator are those of the numpy "
     "reference, bit for bit. Accuracy: of the C code on the test split.",
+    "From sound: front end, network and smoothing of one decision, counted likewise; flash and RAM "
+    "are those of front end and stream alone, which come to the network's.",
     "Estimated cycles, time and energy are NOT measured: an emulator knows no cycles.",
 )
 
@@ -72,6 +74,7 @@ class ChipRecord:
     layers: Sequence[Mapping[str, Any]] = ()  # name, macs, instructions, vector_instructions
     estimates: Sequence[Mapping[str, Any]] = ()  # NOT measured: cycles, milliseconds, microjoules
     over: Mapping[str, float] = field(default_factory=dict)  # figure -> excess over its limit
+    sound: Mapping[str, Any] | None = None  # front end, network and smoothing, per decision
 
 
 def to_json(records: Iterable[ChipRecord]) -> str:
@@ -85,7 +88,7 @@ def comma_separated(records: Iterable[ChipRecord], escape: Any) -> str:
     keys = [
         spec.name
         for spec in dataclasses.fields(ChipRecord)
-        if spec.name not in ("layers", "estimates", "over")
+        if spec.name not in ("layers", "estimates", "over", "sound")
     ]
     estimated = ("at_least", "cycles", "clock_mhz", "milliseconds", "microjoules", "cycles_source",
                  "part")  # fmt: skip
@@ -126,6 +129,31 @@ def cells(record: ChipRecord) -> tuple[str, ...]:
         MISSING if record.within_budget is None else "yes" if record.within_budget
         else f"no: {over}",
     )  # fmt: skip
+
+
+def rows(records: Iterable[ChipRecord]) -> list[tuple[str, ...]]:
+    """Rows under HEAD; what was counted from sound stands below its network."""
+    found = []
+    for record in records:
+        found.append(cells(record))
+        if record.sound is not None:
+            found.append(_sound_cells(record, record.sound))
+    return found
+
+
+def _sound_cells(record: ChipRecord, sound: Mapping[str, Any]) -> tuple[str, ...]:
+    return (
+        f"{record.name}, from sound",
+        record.data or MISSING,
+        record.target,
+        _count(sound["instructions"]),
+        MISSING,
+        _kib(sound["flash_bytes"]),
+        _kib(sound["ram_bytes"]),
+        MISSING,
+        f"{sound['decisions']} of {sound['decisions']}",
+        *(MISSING,) * 4,
+    )
 
 
 def sources(records: Iterable[ChipRecord]) -> list[str]:
