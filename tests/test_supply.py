@@ -1,9 +1,11 @@
-"""The lock and the page of licences against pyproject.toml and one another."""
+"""The lock and the page of licences against pyproject.toml and one another; the audit."""
 
 from __future__ import annotations
 
 import importlib.util
+import json
 import re
+import subprocess
 import tomllib
 from pathlib import Path
 
@@ -26,7 +28,7 @@ def script(name: str):
     return module
 
 
-licences = script("licences")
+audit, licences = script("audit"), script("licences")
 
 
 def direct(entries: list[str]) -> list[Requirement]:
@@ -100,3 +102,69 @@ def test_an_exception_holds_for_its_licence_alone():
     assert licences.refused("tqdm", "MPL-2.0 AND MIT") == ""
     assert "tqdm is under GPL-3.0-only" in licences.refused("tqdm", "GPL-3.0-only")
     assert licences.refused("somebody", "MPL-2.0 AND MIT")
+
+
+def osv(name: str, *events: dict[str, str], versions: tuple[str, ...] = (), **more: str) -> dict:
+    package = {"ecosystem": "PyPI", "name": name}
+    ranges = [{"type": "ECOSYSTEM", "events": list(events)}] if events else []
+    return {"id": "PYSEC-1", **more,
+            "affected": [{"package": package, "ranges": ranges, "versions": versions}]}  # fmt: skip
+
+
+FROM_0 = {"introduced": "0"}
+
+
+@pytest.mark.parametrize(
+    ("record", "hit"),
+    [
+        (osv("NumPy", FROM_0), True),
+        (osv("other", FROM_0), False),
+        (osv("numpy", FROM_0, {"fixed": "2.4.6"}), False),
+        (osv("numpy", FROM_0, {"fixed": "2.4.7"}), True),
+        (osv("numpy", FROM_0, {"fixed": "2.4.10"}), True),
+        (osv("numpy", FROM_0, {"last_affected": "2.4.6"}), True),
+        (osv("numpy", FROM_0, {"last_affected": "2.4.5"}), False),
+        (osv("numpy", {"introduced": "2.4.7"}), False),
+        (osv("numpy", FROM_0, {"fixed": "1"}, {"introduced": "2.4"}, {"fixed": "2.5"}), True),
+        (osv("numpy", {"fixed": "2.4"}, FROM_0), False),
+        (osv("numpy", versions=("2.4.5", "2.4.6")), True),
+        (osv("numpy", versions=("2.4.5",)), False),
+        (osv("numpy", FROM_0, withdrawn="2026-01-01T00:00:00Z"), False),
+    ],
+)
+def test_an_advisory_concerns_its_versions_alone(record, hit):
+    assert bool(audit.hits([record], {"numpy": "2.4.6"})) is hit
+
+
+def test_audit_of_a_file(tmp_path, capsys):
+    file = tmp_path / "osv.json"
+    file.write_text(json.dumps([osv("numpy", FROM_0, summary="a hole"), osv("other", FROM_0)]))
+    assert audit.from_file(file) == audit.FOUND
+    assert f"numpy {LOCKED['numpy']}: PYSEC-1 a hole\n1 known in" in capsys.readouterr().out
+    file.write_text(json.dumps(osv("other", FROM_0)))
+    assert audit.from_file(file) == 0
+    for text in ("", "[]", "{}", '["x"]', "3", '{"id": "x", "affected": 3}'):
+        file.write_text(text)
+        assert audit.from_file(file) == audit.UNREADABLE, text
+        assert "not a file of OSV records" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("answer", "code"),
+    [
+        ("", 3),
+        ({"dependencies": []}, 3),
+        ({"dependencies": [{"name": n, "version": v, "vulns": []} for n, v in LOCKED.items()]}, 0),
+        ({"dependencies": [{"name": n, "version": v, "vulns": [{"id": "P", "fix_versions": []}]}
+                           for n, v in LOCKED.items()]}, 1),
+        ({"dependencies": [{"name": n, "skip_reason": "unknown"} for n in LOCKED]}, 3),
+    ],
+)  # fmt: skip
+def test_audit_by_the_service_says_when_it_checked_nothing(answer, code, monkeypatch):
+    def pip_audit(command, **_):
+        if answer:
+            Path(command[-1]).write_text(json.dumps(answer), encoding="utf-8")
+        return subprocess.CompletedProcess(command, 1, "", "no connection")
+
+    monkeypatch.setattr(audit.subprocess, "run", pip_audit)
+    assert audit.from_service() == code
