@@ -14,7 +14,7 @@ from typing import Any
 
 from compress.config import RecipeOptions, build, nearest, option, read_toml
 from compress.errors import InputError
-from compress.registry import LABEL_LOSSES
+from compress.registry import LABEL_LOSSES, student_named
 
 FOLDER = Path(__file__).parent / "recipes"
 
@@ -145,6 +145,7 @@ def names() -> list[str]:
 
 def chosen(name: str, model: str, options: RecipeOptions) -> Recipe:
     """The recipe of a command: ``name`` for ``model``, changed by the command's options."""
+    model, _ = student_named(model)
     changes = {field.name: getattr(options, field.name) for field in fields(RecipeOptions)}
     return load(name, model, **changes)
 
