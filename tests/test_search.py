@@ -1,4 +1,4 @@
-"""The search for a student: candidates keep the budget, better ones go on, a break costs nothing."""
+"""The search for a student: candidates keep the budget, the better go on, a break costs nothing."""
 
 from __future__ import annotations
 
