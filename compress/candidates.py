@@ -24,7 +24,7 @@ Shape = Callable[[float], dict[str, Any]]
 _LEAST_USED = 0.5  # share of the budget that is left over more
 _LEAST_REACHED = 0.9  # share of the budget that is spent first
 _MOST_DRAWS = 400
-_STEPS = 10  # of the bisection of a scale
+_STEPS = 8  # of the bisection of a scale
 _SMALLER_EVERY = 4  # every fourth candidate is drawn for a part of the budget
 _SMALLEST_PART = 0.35
 _WIDEST = 512
@@ -184,8 +184,13 @@ def check_families(names: Sequence[str]) -> tuple[str, ...]:
 # --- counting and scaling ------------------------------------------------------------------------
 
 
-def count(name: str, arguments: Mapping[str, Any], size: Size) -> tuple[int, int]:
-    """(parameters, MACs) of a student, built without memory for its weights."""
+def count(
+    name: str, arguments: Mapping[str, Any], size: Size, most_params: float = math.inf
+) -> tuple[int, int]:
+    """(parameters, MACs) of a student, built without memory for its weights.
+
+    MACs, which take a pass through the network, are 0 where parameters are over ``most_params``.
+    """
     import torch
 
     from compress import measure
@@ -194,7 +199,10 @@ def count(name: str, arguments: Mapping[str, Any], size: Size) -> tuple[int, int
         model = registry.build_student(
             name, classes=size.classes, mels=size.mels, frames=size.frames, **arguments
         )
-        return measure.count_params(model), measure.count_macs(model, size.mels, size.frames)
+        params = measure.count_params(model)
+        if params > most_params:
+            return params, 0
+        return params, measure.count_macs(model, size.mels, size.frames)
 
 
 def draw(
@@ -251,7 +259,7 @@ def _scaled(
     for _ in range(_STEPS):
         middle = math.sqrt(low * high)
         arguments = shape(middle)
-        params, macs = count(builder, arguments, size)
+        params, macs = count(builder, arguments, size, budget.params)
         if max(budget.shares(params, macs)) <= 1:
             best, low = (arguments, params, macs), middle
         else:
