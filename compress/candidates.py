@@ -23,7 +23,7 @@ Shape = Callable[[float], dict[str, Any]]
 
 _LEAST_USED = 0.5  # share of the budget that is left over more
 _LEAST_REACHED = 0.9  # share of the budget that is spent first
-_MOST_DRAWS = 400
+_MOST_DRAWS = 100
 _STEPS = 8  # of the bisection of a scale
 _SMALLER_EVERY = 4  # every fourth candidate is drawn for a part of the budget
 _SMALLEST_PART = 0.35

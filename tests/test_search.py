@@ -15,7 +15,7 @@ from compress.errors import InputError
 
 TINY = ["--params", "3000", "--macs", "2e5", "--family", "time-frequency", "--candidates", "3",
         "--finalists", "1", "--seeds", "2", "--epochs", "2", "--windows", "40",
-        "--workers", "1", "--threads", "1"]  # fmt: skip
+        "--batch-size", "20", "--workers", "1", "--threads", "1"]  # fmt: skip
 
 
 def searched(*arguments: object) -> int:
@@ -28,15 +28,15 @@ def searched(*arguments: object) -> int:
 @pytest.mark.parametrize("family", FAMILIES)
 def test_candidates_keep_the_budget_use_it_and_repeat(family: str) -> None:
     budget, size = Budget(20_000, 1_500_000), Size(classes=3)
-    found = list(candidates.draw([family], 3, budget, size, seed=1))
-    assert [c.number for c in found] == [0, 1, 2]
+    found = list(candidates.draw([family], 2, budget, size, seed=1))
+    assert [c.number for c in found] == [0, 1]
     for candidate in found:
         model = registry.build_student(candidate.name, classes=3, **candidate.arguments)
         assert sum(p.numel() for p in model.parameters()) == candidate.params
         shares = budget.shares(candidate.params, candidate.macs)
         assert 0.9 <= max(shares) <= 1 and min(shares) >= 0.5
     # a function of seed and place: drawing fewer gives the same ones
-    assert list(candidates.draw([family], 2, budget, size, seed=1)) == found[:2]
+    assert list(candidates.draw([family], 1, budget, size, seed=1)) == found[:1]
 
 
 def test_registered_students_within_the_budget_take_part() -> None:
@@ -46,15 +46,16 @@ def test_registered_students_within_the_budget_take_part() -> None:
     assert all(c.arguments == {} for c in found)
 
 
-def test_a_budget_that_nothing_meets_is_refused() -> None:
+def test_a_budget_that_nothing_meets_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(candidates, "_MOST_DRAWS", 3)
     with pytest.raises(InputError, match="--params or --macs"):
         list(candidates.draw(["plain"], 1, Budget(2_000, 500_000_000), Size(), seed=0))
 
 
-@pytest.mark.parametrize("value", np.linspace(1, 300, 40))
-def test_widths_fit_integer_kernels(value: float) -> None:
-    width = candidates._width(value)
-    assert abs(width - value) <= 2 and (width % 4 == 0 or width < 16)
+def test_widths_fit_integer_kernels() -> None:
+    for value in np.linspace(1, 300, 400):
+        width = candidates._width(value)
+        assert abs(width - value) <= 2 and (width % 4 == 0 or width < 16)
 
 
 # --- rounds --------------------------------------------------------------------------------------
