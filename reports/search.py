@@ -99,7 +99,7 @@ def save_pareto(result: Result, path: Path, form: str = "png") -> None:
                               mfc=shade if filled else "white", elinewidth=1)  # fmt: skip
             _front(axis, points, key)
         best = result["best"]
-        axis.annotate(best["candidate"], (best[key], 100 * best["validation_accuracy"]), (7, 6),
+        axis.annotate(best["candidate"], (best[key], 100 * best["validation_accuracy"]), (-7, 6),
                       textcoords="offset points", fontsize=9, ha="right")  # fmt: skip
         axis.axvline(result[key], color="#b9bfc9", lw=1, ls=":")
         axis.set_xlabel(f"{words} (budget dotted)")
