@@ -103,20 +103,25 @@ def save_pareto(result: Result, path: Path, form: str = "png") -> None:
                       textcoords="offset points", fontsize=9, ha="right")  # fmt: skip
         axis.axvline(result[key], color="#b9bfc9", lw=1, ls=":")
         axis.set_xlabel(f"{words} (budget dotted)")
-        axis.xaxis.set_major_formatter(lambda value, _: millions(int(value)))
+        axis.locator_params(axis="x", nbins=5)
+        axis.xaxis.set_major_formatter("{x:,.0f}" if key == "params" else _macs_of_tick)
         axis.grid(color="#e4e7ec", lw=0.6)
         axis.spines[["top", "right"]].set_visible(False)
     axes[0].set_ylabel("validation accuracy (%)")
     handles = [axes[1].plot([], [], "o", color=colour[n], label=n)[0] for n in families]
     stages = result["rounds"]
     axes[1].legend(handles=handles, frameon=False, fontsize=9, loc="lower left")
-    hollow = f"open: after {stages[0]['epochs']} epochs; " if final else ""
+    hollow = f"open: after round 1 (epochs: {stages[0]['epochs']}); " if final else ""
     figure.suptitle(
-        f"{hollow}filled: finalists after {stages[-1]['epochs']} epochs, mean and deviation over "
-        f"{stages[-1]['seeds']} seeds; {result['data']}",
+        f"{hollow}filled: finalists (epochs: {stages[-1]['epochs']}), mean and deviation over "
+        f"seeds; {result['data']}",
         fontsize=10, x=0.01, ha="left",
     )  # fmt: skip
     figure.savefig(path, format=form, metadata={"Date": None} if form == "svg" else None)
+
+
+def _macs_of_tick(value: float, _: int) -> str:
+    return millions(int(value)) if value > 0 else ""
 
 
 def _front(axis: Any, points: Sequence[Mapping[str, Any]], key: str) -> None:
