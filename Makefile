@@ -16,6 +16,15 @@ test: setup
 	$(RUN) -m mypy
 	OMP_NUM_THREADS=1 $(RUN) -m pytest --numprocesses 2 --dist loadfile
 
+types: setup
+	$(RUN) -m mypy
+
+# The ordinary tests, and which lines of the packages they run.
+coverage: setup
+	OMP_NUM_THREADS=1 $(RUN) -m pytest --numprocesses 2 --dist loadfile \
+		$(foreach package,compress students teachers reports,--cov=$(package)) \
+		--cov-report=term:skip-covered
+
 # Damaged files for every reader, some minutes.
 fuzz: setup
 	$(RUN) -m tests.fuzz --inputs 4000
@@ -25,6 +34,20 @@ report: setup
 
 gate: setup
 	$(RUN) -m compress.gate
+
+# The versions and hashes of today, for continuous integration.
+lock: setup
+	$(RUN) .ci/lock.py
+
+# docs/licences.md describes the locked versions: make licences LOCKED=1 on a fresh machine.
+licences: setup
+	$(RUN) .ci/licences.py
+
+# Known holes in the locked versions; ADVISORIES=FILE takes a file of OSV records, without a network.
+# make calls it "Error 1" where something is known, "Error 3" where nothing was checked.
+audit: setup
+	@$(if $(ADVISORIES),,$(RUN) -m pip install --quiet --quiet --editable '.[audit]' || true)
+	$(RUN) .ci/audit.py $(if $(ADVISORIES),--advisories $(ADVISORIES))
 
 setup: $(READY)
 
@@ -37,7 +60,7 @@ $(READY): pyproject.toml $(if $(LOCKED),$(LOCK))
 	@echo "setting up $(VENV) (once, some minutes)"
 	@$(if $(LOCKED),.ci/install_locked $(RUN) $(LOCK))
 	@$(RUN) -m pip install --quiet --quiet --disable-pip-version-check --editable '.[test]'
-	@touch $(READY)
+	@touch $(VENV)/.ready $(READY)
 
 # Cross-compiler and emulator for python -m compress.export --target, on Debian and Ubuntu.
 CHIP_PACKAGES := gcc libc6-dev gcc-arm-none-eabi libnewlib-arm-none-eabi qemu-system-arm

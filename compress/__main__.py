@@ -13,6 +13,7 @@ COMMANDS = {
     "distill": "train a student under a teacher, export it, measure the file",
     "crossval": "train a student on every fold; means and spreads over the folds",
     "sweep": "search the values of a recipe; the best trial becomes a recipe",
+    "search": "find a student for a budget of parameters and MACs, by short trainings",
     "ensemble": "several trained networks as one file, measured and gated as one",
     "prune": "take channels out of a trained student until it meets a target",
     "quantize": "turn a trained student into an int8 file, measured against the float one",

@@ -509,6 +509,27 @@ class SweepConfig(DataOptions, RunOptions, RecipeOptions, TeachingOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
+class SearchConfig(DataOptions, RunOptions, RecipeOptions):
+    """python -m compress.search"""
+
+    params: int = option(50_000, "most learnable parameters", least=100)
+    macs: float = option(
+        3.8e6, "most multiply-accumulates of convolutions and linear layers, one window", least=1000
+    )
+    family: tuple[str, ...] = option(
+        (), "family of students: plain, separable or time-frequency (default: all)"
+    )
+    candidates: int = option(24, "students that are tried", least=2, most=1000)
+    windows: int = option(12_000, "most training windows that a candidate sees", least=1)
+    finalists: int = option(3, "students that are trained to the end", least=1)
+    seeds: int = option(3, "trainings of every finalist, with the seeds --seed, --seed + 1, ...",
+                        least=1, most=20)  # fmt: skip
+    recipe: str = option("distill", "recipe of the short trainings: a name or a TOML file")
+    epochs: int | None = option(9, "epochs of a finalist; a third, a ninth in earlier rounds",
+                                least=1)  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
 class EnsembleConfig(DataOptions, RunOptions, RecipeOptions):
     """python -m compress.ensemble"""
 

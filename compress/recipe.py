@@ -14,7 +14,7 @@ from typing import Any
 
 from compress.config import RecipeOptions, build, nearest, option, read_toml
 from compress.errors import InputError
-from compress.registry import LABEL_LOSSES, teacher_and_seed
+from compress.registry import LABEL_LOSSES, student_named, teacher_and_seed
 from compress.runs import is_folder
 
 FOLDER = Path(__file__).parent / "recipes"
@@ -146,6 +146,7 @@ def names() -> list[str]:
 
 def chosen(name: str, model: str, options: RecipeOptions) -> Recipe:
     """The recipe of a command: ``name`` for ``model``, changed by the command's options."""
+    model, _ = student_named(model)
     changes = {field.name: getattr(options, field.name) for field in fields(RecipeOptions)}
     return load(name, model, **changes)
 

@@ -161,6 +161,26 @@ def lookup(table: Mapping[str, Row], kind: str, name: str) -> Row:
     raise InputError(f"unknown {kind} {name!r}{nearest(name, table)} (known: {known})")
 
 
+def student_named(name: str) -> tuple[str, dict[str, Any]]:
+    """(builder, arguments that are asked for) of a name, or of a file such as a run's model.json.
+
+    Classes and window size come from the data. Raises InputError where the file is no student.
+    """
+    if not name.endswith(".json"):
+        return name, {}
+    from pathlib import Path
+
+    from compress.runs import read_json
+
+    found = read_json(Path(name))
+    builder, arguments = found.get("name"), found.get("arguments")
+    if found.get("family") != "student" or not isinstance(arguments, dict):
+        raise InputError(f"{name}: describes no student; give a search's best.json or a model.json")
+    lookup(STUDENTS, f"student in {name}:", str(builder))
+    kept = {k: v for k, v in arguments.items() if k not in ("classes", "mels", "frames")}
+    return str(builder), kept
+
+
 def build_student(name: str, **arguments: Any) -> Any:
     """A student by name, or ``timm/NAME``: an ``nn.Module`` with ``.arguments`` to rebuild it."""
     if name.startswith(TIMM_PREFIX):
@@ -185,6 +205,7 @@ def arguments_of(model: Any) -> dict[str, Any]:
 
 def check_student(name: str) -> None:
     """Refuse a name that no builder has, before any data is read."""
+    name, _ = student_named(name)
     if name.startswith(TIMM_PREFIX):
         _check_timm(name.removeprefix(TIMM_PREFIX))
     else:

@@ -44,8 +44,10 @@ def new_student(
 ) -> tuple[nn.Module, Run | None]:
     """A student for the session's classes and window size, and the run that it continues, if any.
 
+    name: a registered student, or the file of one (see :func:`registry.student_named`).
     weights: a run folder, or a Lightning checkpoint of the original project.
     """
+    name, shape = registry.student_named(name)
     torch.manual_seed(session.seed)
     classes = len(session.data.class_names)
     asked: dict[str, Any] = {"activation": activation, "dropout": dropout}
@@ -61,9 +63,8 @@ def new_student(
         return model, parent
     if weights is not None:
         return original_student(name, weights, classes), None
-    model = registry.build_student(
-        name, classes=classes, mels=session.data.mels, frames=session.data.frames, **asked
-    )
+    size = {"classes": classes, "mels": session.data.mels, "frames": session.data.frames}
+    model = registry.build_student(name, **(shape | size | asked))
     return model, None
 
 
@@ -112,7 +113,7 @@ def twin_run(
     training = Training(
         stage="train",
         family="student",
-        name=name,
+        name=registry.student_named(name)[0],
         model=model,
         recipe=recipe,
         make_task=lambda material: LabelTask(recipe, material.class_counts),
@@ -169,7 +170,7 @@ def distilled_run(
     training = Training(
         stage="distill",
         family="student",
-        name=name,
+        name=registry.student_named(name)[0],
         model=model,
         recipe=recipe,
         make_task=lambda material: distill_task(session, distillation, recipe, material),

@@ -129,15 +129,9 @@ class SeparableNet(nn.Module):
             "skips": [bool(skip) for skip in skips],
             "dropout": dropout,
         }
+        rows, columns = stem_stride
         self.stem = nn.Sequential(
-            nn.Conv2d(
-                1,
-                stem_width,
-                stem_kernel,
-                (stem_stride[0], stem_stride[1]),
-                stem_kernel // 2,
-                bias=False,
-            ),
+            nn.Conv2d(1, stem_width, stem_kernel, (rows, columns), stem_kernel // 2, bias=False),
             nn.BatchNorm2d(stem_width),
             nn.ReLU(),
         )

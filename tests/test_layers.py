@@ -18,7 +18,7 @@ MAY_IMPORT = {
     "reports": {"reports"},
 }
 COMMANDS = {"teach", "train", "distill", "prune", "quantize", "predict", "report", "gate",
-            "export", "pipeline", "crossval", "sweep", "ensemble", "stream",
+            "export", "pipeline", "crossval", "sweep", "search", "ensemble", "stream",
             "explore", "baseline", "verify"}  # fmt: skip
 LIGHT = (
     "compress", "compress.cli", "compress.config", "compress.registry", "compress.runs",
@@ -26,7 +26,8 @@ LIGHT = (
     "compress.pipeline", "compress.pipeline_recipe", "compress.verify",
     "compress.search_space", "compress.toml_text", "compress.decisions", "compress.fold_jobs",
     "students", "teachers", "reports", "reports.records", "reports.tables", "reports.crossval",
-    "reports.sweep", "reports.stream",
+    "reports.sweep", "reports.stream", "reports.results", "reports.search", "compress.results",
+    "compress.search", "compress.candidates",
 )  # fmt: skip
 HEAVY = ("torch", "timm", "onnx", "onnxruntime", "matplotlib", "scipy")
 

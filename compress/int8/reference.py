@@ -23,9 +23,8 @@ from compress.int8.interface import Interface
 Requantise = Callable[[np.ndarray, np.ndarray], np.ndarray]
 """int64 accumulators and float32 factors (broadcastable) -> int64, before zero point and limits."""
 
-
-# Codes of each operand, None for an optional one that is left out.
 Operands = list[Any]
+"""Codes of each operand; None for an optional one that is left out."""
 
 
 @dataclass(frozen=True)
