@@ -803,7 +803,9 @@ class ExportConfig:
         unit="uW/MHz", least=0.0,
     )  # fmt: skip
     from_wave: bool = option(
-        False, "onnx: the file takes samples (batch, samples) in -1..1, with the front end inside"
+        False,
+        "onnx: the file takes samples (batch, samples) in -1..1, with the front end inside; c with "
+        "--target: front end and stream are run and counted too",
     )
     arena_limit: int | None = option(
         None, "most bytes that all activations may take in C", unit="bytes", least=1

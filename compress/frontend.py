@@ -5,6 +5,10 @@
 Frames start at multiples of the hop and are never padded at the edges, because a device that
 listens has no future samples to pad with. The mel filter bank is Slaney's (Auditory Toolbox, 1998)
 with area normalisation, the default of librosa, against which the tests compare.
+
+All of it is computed in 64-bit floats. What is stored are steps of 1/256 dB, and with 32 bits about
+one level in a thousand falls on the other side of a step, which one depending on the machine; with
+64 bits the stored codes are those of exact arithmetic but for ties, on every machine and in C.
 """
 
 from __future__ import annotations
@@ -107,13 +111,15 @@ def mel_to_hz(mel: np.ndarray) -> np.ndarray:
     return np.where(mel < 15.0, mel * 200.0 / 3.0, 1000.0 * np.exp((mel - 15.0) * np.log(6.4) / 27))
 
 
+def mel_edges_hz(frontend: FrontEnd) -> np.ndarray:
+    """Where bands begin, are centred and end, (mels + 2,) Hz: band m lies over edges m to m + 2."""
+    lowest, highest = hz_to_mel(frontend.lowest_hz), hz_to_mel(frontend.highest_hz)
+    return mel_to_hz(np.linspace(lowest, highest, frontend.mels + 2))
+
+
 def mel_filters(frontend: FrontEnd) -> np.ndarray:
     """Triangular filters of equal area, (mels, fft_size // 2 + 1) float64."""
-    edges = mel_to_hz(
-        np.linspace(
-            hz_to_mel(frontend.lowest_hz), hz_to_mel(frontend.highest_hz), frontend.mels + 2
-        )
-    )
+    edges = mel_edges_hz(frontend)
     bins = np.arange(frontend.fft_size // 2 + 1) * frontend.sample_rate_hz / frontend.fft_size
     lower, centre, upper = edges[:-2, None], edges[1:-1, None], edges[2:, None]
     rising = (bins - lower) / (centre - lower)
@@ -123,23 +129,24 @@ def mel_filters(frontend: FrontEnd) -> np.ndarray:
 
 def mel_band_centres_hz(frontend: FrontEnd) -> np.ndarray:
     """Centre frequency of each band, (mels,) Hz."""
-    edges = np.linspace(
-        hz_to_mel(frontend.lowest_hz), hz_to_mel(frontend.highest_hz), frontend.mels + 2
-    )
-    return mel_to_hz(edges[1:-1])
+    return mel_edges_hz(frontend)[1:-1]
+
+
+def hann_window(frontend: FrontEnd) -> np.ndarray:
+    """The periodic Hann window, (window_samples,) float64."""
+    samples = np.arange(frontend.window_samples)
+    return 0.5 - 0.5 * np.cos(2 * np.pi * samples / frontend.window_samples)
 
 
 @functools.lru_cache(maxsize=8)
 def _constants(frontend: FrontEnd) -> tuple[torch.Tensor, torch.Tensor]:
     import torch
 
-    window = torch.hann_window(frontend.window_samples, periodic=True)
-    filters = torch.from_numpy(mel_filters(frontend)).float()
-    return window, filters
+    return torch.from_numpy(hann_window(frontend)), torch.from_numpy(mel_filters(frontend))
 
 
 def mel_power(waveforms: np.ndarray, frontend: FrontEnd) -> np.ndarray:
-    """Mel power of waveforms in -1..1: (B, samples) float32 -> (B, mels, frames') float32.
+    """Mel power of waveforms in -1..1: (B, samples) float32 -> (B, mels, frames') float64.
 
     frames' = 1 + (samples - window) // hop. Raises InputError where less than one window is given.
     """
@@ -162,16 +169,16 @@ def mel_power(waveforms: np.ndarray, frontend: FrontEnd) -> np.ndarray:
 
 
 def power_to_db(power: np.ndarray, frontend: FrontEnd) -> np.ndarray:
-    """Mel power (..., mels, frames) -> dB (float32) under the reference of ``frontend``."""
-    decibels = 10.0 * np.log10(np.maximum(power, _SMALLEST_POWER))
+    """Mel power (..., mels, frames) -> dB (float64) under the reference of ``frontend``."""
+    decibels = 10.0 * np.log10(np.maximum(power, _SMALLEST_POWER, dtype=np.float64))
     if frontend.reference == "clip":
         loudest = decibels.max(axis=(-2, -1), keepdims=True)
         reference = np.maximum(loudest, frontend.quietest_reference_db)
     else:
         reference = frontend.fixed_reference_db
-    return np.maximum(decibels - reference, FLOOR_DB).astype(np.float32)
+    return np.maximum(decibels - reference, FLOOR_DB)
 
 
 def log_mel(waveforms: np.ndarray, frontend: FrontEnd) -> np.ndarray:
-    """Log-mel spectrograms in dB: (B, samples) in -1..1 -> (B, mels, frames') float32."""
+    """Log-mel spectrograms in dB: (B, samples) in -1..1 -> (B, mels, frames') float64."""
     return power_to_db(mel_power(waveforms, frontend), frontend)

@@ -12,7 +12,7 @@ from typing import Any
 
 from compress import runs
 from compress.config import DataOptions
-from compress.data.sets import SpectrogramSet, find_set
+from compress.data.sets import SpectrogramSet, find_set, is_synthetic
 from compress.data.splits import Split
 from compress.errors import InputError
 from compress.runs import Run
@@ -66,19 +66,38 @@ def recorded_data(run: Run, options: DataOptions) -> SpectrogramSet:
     if options.data is None:
         data = find_set(wanted, options.cache)
         if data is None:
-            raise InputError(
-                f"{run.folder}: its data {recorded.get('name')!r} is not in the cache any more; "
-                "say where it lies with --data (and the options that the run was made with)"
-            )
+            raise lost_data(run, "--data")
         return data
     data = _read(options)[0]
     if data.content_hash != wanted:
+        if is_synthetic(data.name) and data.name == recorded.get("name"):
+            raise InputError(
+                f"{run.folder}: was made on {data.name!r} with content {wanted[:12]}, and with "
+                f"these options today's synthesiser makes {data.content_hash[:12]}; if the options "
+                "are the run's, only --cache with the folder that still holds the old set, or "
+                "training again, helps"
+            )
         raise InputError(
             f"{run.folder}: was made on {recorded.get('name')!r} with content {wanted[:12]}; "
             f"--data gives {data.name!r} with content {data.content_hash[:12]}, which is other "
             "data; leave out --data, or give the options that the run was made with"
         )
     return data
+
+
+def lost_data(run: Run, remedy: str) -> InputError:
+    """The error for a run whose data is not in the cache any more; remedy: what reads it again."""
+    name = str(run.manifest["data"].get("name"))
+    lost = f"{run.folder}: its data {name!r} is not in the cache any more; "
+    if is_synthetic(name):
+        return InputError(
+            f"{lost}give --cache with the folder that still holds it, or make it again with "
+            f"{remedy} {name} and the options of the run, as far as the synthesiser is still that "
+            "of then; else train again"
+        )
+    return InputError(
+        f"{lost}say where it lies with {remedy} (and the options that the run was made with)"
+    )
 
 
 def _read(options: DataOptions) -> tuple[SpectrogramSet, Split]:

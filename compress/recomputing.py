@@ -18,7 +18,7 @@ import numpy as np
 
 from compress import artefacts, evaluate, runs
 from compress.config import VerifyConfig
-from compress.data.sets import SpectrogramSet
+from compress.data.sets import SpectrogramSet, is_synthetic
 from compress.data.splits import Split
 from compress.errors import InputError
 from compress.runs import Run
@@ -104,7 +104,7 @@ def _ask_sound(
     from compress.wave_runs import ask_with_sound, changed_decisions
 
     spec = config.data
-    if spec is None and data.synthetic and data.name.startswith("scenes:"):
+    if spec is None and data.synthetic and is_synthetic(data.name):
         spec = data.name
     if spec is None or data.frontend is None:
         raise Unavailable(

@@ -13,12 +13,13 @@ import numpy as np
 from compress import cli, evaluate, metrics, runs
 from compress.artefacts import onnx_file
 from compress.config import ExportConfig
-from compress.data.sets import SpectrogramSet, decode_db, encode_db, find_set
+from compress.data.sets import SpectrogramSet, decode_db, encode_db, find_set, is_synthetic
 from compress.data.splits import Split
 from compress.data.waves import scene_seed, window_waveforms
 from compress.errors import InputError
 from compress.exported_runs import export_writer
 from compress.frontend import FLOOR_DB, FrontEnd, log_mel
+from compress.parents import lost_data
 from compress.runs import ONNX, Run, RunWriter, atomic_path
 from compress.session import DECISIONS
 from compress.wave_graph import WAVEFORM, with_decibels, with_front_end
@@ -74,13 +75,9 @@ def lines_of(run: Run) -> list[str]:
 
 
 def _data(parent: Run, config: ExportConfig) -> SpectrogramSet:
-    recorded = parent.manifest["data"]
-    data = find_set(str(recorded.get("content_hash")), config.cache)
+    data = find_set(str(parent.manifest["data"].get("content_hash")), config.cache)
     if data is None:
-        raise InputError(
-            f"{parent.folder}: its data {recorded.get('name')!r} is not in the cache any more; "
-            "prepare it with python -m compress.data, with the options that the run was made with"
-        )
+        raise lost_data(parent, "python -m compress.data --data")
     return data
 
 
@@ -88,7 +85,7 @@ def _sound(parent: Run, data: SpectrogramSet, config: ExportConfig) -> str:
     """Where the sound of the run's data is: what ``--data`` says, or the synthesiser."""
     if config.data is not None:
         return config.data
-    if data.synthetic and data.name.startswith("scenes:"):
+    if data.synthetic and is_synthetic(data.name):
         return data.name
     raise InputError(
         f"{parent.folder}: a file that takes sound is measured on sound; say with --data where "

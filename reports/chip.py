@@ -40,6 +40,8 @@ DEFINITIONS = (
     "arena and other variables, and the stack as measured; no interrupts, no window of sound.",
     "Equal: test windows whose output codes in the emulator are those of the numpy "
     "reference, bit for bit. Accuracy: of the C code on the test split.",
+    "From sound: front end, network and smoothing of one decision, counted likewise; flash and RAM "
+    "are those of front end and stream alone, which come to the network's.",
     "Estimated cycles, time and energy are NOT measured: an emulator knows no cycles.",
 )
 
@@ -72,6 +74,7 @@ class ChipRecord:
     layers: Sequence[Mapping[str, Any]] = ()  # name, macs, instructions, vector_instructions
     estimates: Sequence[Mapping[str, Any]] = ()  # NOT measured: cycles, milliseconds, microjoules
     over: Mapping[str, float] = field(default_factory=dict)  # figure -> excess over its limit
+    sound: Mapping[str, Any] | None = None  # front end, network and smoothing, per decision
 
 
 def to_json(records: Iterable[ChipRecord]) -> str:
@@ -85,9 +88,10 @@ def comma_separated(records: Iterable[ChipRecord], escape: Any) -> str:
     keys = [
         spec.name
         for spec in dataclasses.fields(ChipRecord)
-        if spec.name not in ("layers", "estimates", "over")
+        if spec.name not in ("layers", "estimates", "over", "sound")
     ]
-    estimated = ("cycles", "clock_mhz", "milliseconds", "microjoules", "cycles_source", "part")
+    estimated = ("at_least", "cycles", "clock_mhz", "milliseconds", "microjoules", "cycles_source",
+                 "part")  # fmt: skip
     out = io.StringIO()
     writer = csv.writer(out)
     writer.writerow([*keys, *(f"estimated_{key}" for key in estimated)])
@@ -101,6 +105,7 @@ def comma_separated(records: Iterable[ChipRecord], escape: Any) -> str:
 def cells(record: ChipRecord) -> tuple[str, ...]:
     """The row of a record under HEAD."""
     guess = record.estimates[0] if record.estimates else {}
+    least = "≥ " if guess.get("at_least") else ""
     over = ", ".join(
         f"{100 * amount:.1f} points under the least accuracy"
         if figure == "chip_accuracy"
@@ -117,12 +122,38 @@ def cells(record: ChipRecord) -> tuple[str, ...]:
         _kib(record.ram_bytes),
         MISSING if record.accuracy is None else f"{100 * record.accuracy:.1f} %",
         MISSING if record.windows is None else f"{record.windows_equal} of {record.windows}",
-        f"{guess['cycles'] / 1e6:.2f} M" if guess else MISSING,
-        f"{guess['milliseconds']:.3g} ms at {guess['clock_mhz']:g} MHz" if guess else MISSING,
-        _number(guess.get("microjoules"), ",.0f", " µJ"),
+        f"{least}{guess['cycles'] / 1e6:.2f} M" if guess else MISSING,
+        least + f"{guess['milliseconds']:.3g} ms at {guess['clock_mhz']:g} MHz"
+        if guess else MISSING,
+        MISSING if guess.get("microjoules") is None else f"{least}{guess['microjoules']:,.0f} µJ",
         MISSING if record.within_budget is None else "yes" if record.within_budget
         else f"no: {over}",
     )  # fmt: skip
+
+
+def rows(records: Iterable[ChipRecord]) -> list[tuple[str, ...]]:
+    """Rows under HEAD; what was counted from sound stands below its network."""
+    found = []
+    for record in records:
+        found.append(cells(record))
+        if record.sound is not None:
+            found.append(_sound_cells(record, record.sound))
+    return found
+
+
+def _sound_cells(record: ChipRecord, sound: Mapping[str, Any]) -> tuple[str, ...]:
+    return (
+        f"{record.name}, from sound",
+        record.data or MISSING,
+        record.target,
+        _count(sound["instructions"]),
+        MISSING,
+        _kib(sound["flash_bytes"]),
+        _kib(sound["ram_bytes"]),
+        MISSING,
+        f"{sound['decisions']} of {sound['decisions']}",
+        *(MISSING,) * 4,
+    )
 
 
 def sources(records: Iterable[ChipRecord]) -> list[str]:
@@ -135,7 +166,8 @@ def sources(records: Iterable[ChipRecord]) -> list[str]:
             found = networks.setdefault(
                 (guess["core"], at, guess["part"], guess["cycles_source"]), []
             )
-            found.append(f"{record.name} {guess['milliseconds']:.3g} ms")
+            least = "at least " if guess.get("at_least") else ""
+            found.append(f"{record.name} {least}{guess['milliseconds']:.3g} ms")
     return [
         f"Estimate for {core}: {', '.join(dict.fromkeys(found))}, at {at} ({part}); cycles from "
         f"{cycles_source}."

@@ -235,7 +235,7 @@ def _chips(report: Report) -> str:
     return (
         "<h2>On a chip</h2><p>C code of int8 networks, run in an emulator. Instructions and bytes "
         "are measured; cycles, time and energy are <b>estimates</b>.</p>"
-        + _plain_table(chip.HEAD, [chip.cells(record) for record in report.chips], chip.NUMERIC)
+        + _plain_table(chip.HEAD, chip.rows(report.chips), chip.NUMERIC)
         + f"{layers}<details><summary>What the figures are, and what the estimates are made from"
         f"</summary><ul>{defined}{told}</ul></details>"
     )

@@ -220,7 +220,7 @@ def terminal(
         if len(report.summaries) > most_rows:
             parts.append(f"... and {len(report.summaries) - most_rows:,} more in report.md")
     if report.chips:
-        on_chips = [tuple(map(_shortened, map(plain, chip.cells(r)))) for r in report.chips]
+        on_chips = [tuple(map(_shortened, map(plain, row))) for row in chip.rows(report.chips)]
         every = list(range(len(chip.HEAD)))
         parts += ["", "On a chip, emulated; estimates (est.) are not measured", ""]
         parts.append(_aligned(chip.HEAD, on_chips[:most_rows], chip.NUMERIC, every))
@@ -255,7 +255,7 @@ def markdown(report: Report) -> str:
         lines += _markdown_table(SUMMARY_HEAD, grouped, SUMMARY_NUMERIC, every)
     if report.chips:
         lines += ["", "## On a chip", ""]
-        on_chips = [chip.cells(record) for record in report.chips]
+        on_chips = chip.rows(report.chips)
         lines += _markdown_table(chip.HEAD, on_chips, chip.NUMERIC, list(range(len(chip.HEAD))))
         told = [*chip.DEFINITIONS, *chip.sources(report.chips)]
         lines += ["", *(f"{escape_markdown(sentence)}  " for sentence in told)]

@@ -135,7 +135,7 @@ def test_recordings_suffice_for_stratified_splits():
 def test_blocks_equal_single_clips(clips):
     block = scenes.scene_block(3, 5, 16, FRONTEND)
     waveforms = np.stack([clip.waveform for clip in clips[5:16]])
-    assert block["db"].dtype == np.float32
+    assert block["db"].dtype == np.float64
     assert block["db"].shape == (11, FRONTEND.mels, FRONTEND.frames)
     np.testing.assert_allclose(block["db"], log_mel(waveforms, FRONTEND), atol=1e-3)
     assert block["labels"].tolist() == [clip.label for clip in clips[5:16]]

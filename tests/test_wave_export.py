@@ -7,6 +7,8 @@ import os
 import shutil
 import subprocess
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import numpy as np
 import onnx
@@ -20,9 +22,11 @@ from compress.artefacts.summary import FRONT_END
 from compress.artefacts.wave_front_end import DECIBELS, constants
 from compress.config import ExportConfig, QuantizeConfig, TrainConfig
 from compress.data.sets import decode_db, encode_db
+from compress.data.waves import window_waveforms
 from compress.errors import InputError
 from compress.frontend import FrontEnd, log_mel
 from compress.int8.interface import METADATA_KEY, Interface
+from compress.runs import Run
 from compress.wave_graph import WAVEFORM, with_decibels, with_front_end
 
 FRONT_ENDS = {
@@ -265,6 +269,43 @@ def test_refusals_are_one_line(sound_run, finished_run, tmp_path: Path, capsys) 
         assert message in printed
         assert len(printed.splitlines()) == 1
         assert not (tmp_path / "wave" / "metrics.json").exists()
+
+
+def test_scenes_that_are_made_otherwise_today_get_advice_that_helps(
+    monkeypatch, tmp_path: Path
+) -> None:
+    from compress.chip import frontend_c, frontend_host
+    from compress.data.sets import SpectrogramSet
+    from compress.data.splits import Split
+    from compress.parents import lost_data
+
+    frontend = FrontEnd(reference="fixed")
+    first = np.array([0])
+    silence = np.full((1, frontend.mels, frontend.frames), -20_480, dtype=np.int16)
+    data = SimpleNamespace(
+        name="scenes:1", synthetic=True, frontend=frontend, clip_ids=first, labels=first,
+        codes=silence, read=lambda windows: silence[windows],
+    )  # fmt: skip
+    with pytest.raises(InputError, match="train again") as raised:
+        list(window_waveforms(cast(SpectrogramSet, data), first, "scenes:1", 0))
+    assert "--data" not in str(raised.value)
+
+    # The code of the network is as good as before, so its export goes on.
+    frontend_c.write_frontend(tmp_path, frontend)
+    split = cast(Split, SimpleNamespace(test=first, description="seed 0"))
+    monkeypatch.setattr(frontend_host, "_run_golden", lambda folder: None)
+    found = frontend_host.measure(
+        tmp_path, lambda codes: codes, data.codes, cast(SpectrogramSet, data), split, None
+    )
+    assert found is not None
+    assert found["windows"] == 0
+    (line,) = frontend_host.lines_of(found)
+    assert "not measured on sound: scenes:1: the synthesiser" in line
+
+    lost = SimpleNamespace(folder="runs/old", manifest={"data": {"name": "scenes:1"}})
+    message = str(lost_data(cast(Run, lost), "--data"))
+    assert "give --cache" in message
+    assert "else train again" in message
 
 
 def test_gate_and_report_take_the_export(sound_run, tmp_path: Path, capsys) -> None:

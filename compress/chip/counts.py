@@ -28,9 +28,12 @@ class Count:
         return Count(self.instructions + other.instructions, self.vector + other.vector)
 
 
-def read(path: Path, image: Image) -> list[Count]:
-    """One count per stretch between marks, the stretch before the first mark included."""
-    code = image.section(NETWORK + "code")
+def read(path: Path, image: Image, section: str = NETWORK + "code") -> list[Count]:
+    """One count per stretch between marks, the stretch before the first mark included.
+
+    section: the code whose instructions are counted.
+    """
+    code = image.section(section)
     vectors: dict[tuple[int, int], int] = {}
     found = [Count()]
     try:

@@ -19,6 +19,7 @@ _NO_BITS, _SYMBOL_TABLE = 8, 2  # section types
 _WRITABLE, _ALLOCATED = 1, 2  # section flags
 _MOST_BYTES = 64 * 2**20
 NETWORK = ".network."
+SOUND = ".sound."  # front end and stream, where they were linked
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from __future__ import annotations
 import shutil
 import struct
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -85,6 +86,55 @@ def run(target: Target, sources: Path, windows: np.ndarray) -> Emulation:
     )
 
 
+@dataclass(frozen=True)
+class SoundEmulation:
+    """The stream on sound, between decisions. ``codes`` (decisions, classes) int8.
+
+    Lists hold instructions per hop; those of the C library are counted with the network.
+    """
+
+    codes: np.ndarray
+    front_end: list[int]
+    stream: list[int]
+    network: list[int]
+    sound_flash_bytes: int
+    sound_ram_bytes: int
+    stack_bytes: int
+
+
+def run_sound(target: Target, sources: Path, samples: np.ndarray) -> SoundEmulation:
+    """Run front end, network and smoothing on samples, (n,) int16; InputError as for ``run``."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        samples.astype("<i2").tofile(folder / "sound.bin")
+        image_file, written = folder / "sound.elf", folder / "counts.txt"
+        files = (*SOURCES, "frontend.c", "scene.c")
+        _build(target, sources, "sound.c", image_file, _STACK_WHILE_MEASURING, files)
+        image = elf.read(image_file)
+        mark = image.symbols["measurement_mark"] & ~1
+        toolchain.emulate(target, image_file, toolchain.build_plugin(folder), mark, written)
+        parts = {
+            part: [count.instructions for count in counts.read(written, image, part)][1:-1]
+            for part in (elf.SOUND + "front_end", elf.SOUND + "stream", elf.NETWORK + "code")
+        }
+        codes = np.fromfile(folder / "codes.bin", np.int8)
+        (stack,) = struct.unpack("<I", (folder / "stack.bin").read_bytes())
+    front_end, stream, network = parts.values()
+    hops = len(front_end)
+    if hops < 1 or len(codes) % (hops + 1):
+        raise InputError(f"{target.core.name}: the emulated run on sound ended early")
+    sizes_of_sound = [s for s in image.sections if s.name.startswith(elf.SOUND)]
+    return SoundEmulation(
+        codes.reshape(hops + 1, -1),
+        front_end,
+        stream,
+        network,
+        sound_flash_bytes=sum(s.size for s in sizes_of_sound if s.in_flash),
+        sound_ram_bytes=sum(s.size for s in sizes_of_sound if s.in_ram),
+        stack_bytes=stack,
+    )
+
+
 def link_minimal(target: Target, sources: Path, image_file: Path, stack_bytes: int) -> None:
     """Write the image of the network, start-up code and a stack of the size that was measured."""
     with tempfile.TemporaryDirectory() as name:
@@ -126,8 +176,15 @@ def figures(seen: Emulation, image: elf.Image) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _build(target: Target, sources: Path, program: str, image: Path, stack_bytes: int) -> None:
-    files = [sources / name for name in SOURCES if name.endswith(".c")]
+def _build(
+    target: Target,
+    sources: Path,
+    program: str,
+    image: Path,
+    stack_bytes: int,
+    names: Sequence[str] = SOURCES,
+) -> None:
+    files = [sources / name for name in names if name.endswith(".c")]
     own = [toolchain.FIRMWARE / "startup.c", toolchain.FIRMWARE / program]
     toolchain.build(target, [*files, *own], sources, image, stack_bytes)
 

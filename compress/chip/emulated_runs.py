@@ -7,7 +7,8 @@ always made anew, since they are arithmetic on what was counted.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+import re
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,17 +16,25 @@ from typing import Any
 import numpy as np
 
 from compress import cli, runs
-from compress.chip import elf, emulate, figures, toolchain
+from compress.chip import elf, emulate, figures, frontend_c, toolchain
 from compress.chip.fixed_point import FIXED_POINT
+from compress.chip.frontend_host import HostFrontEnd
 from compress.chip.layers import Weighted, read_network
 from compress.chip.targets import TARGETS, Target, estimates
 from compress.config import DataOptions, ExportConfig
+from compress.data.audio import WINDOW_STEP_SECONDS
+from compress.data.sets import decode_db
 from compress.data.splits import Split
 from compress.errors import InputError
+from compress.frontend import FrontEnd
 from compress.int8.reference import IntegerNetwork
 from compress.parents import recorded_data
 from compress.runs import Run, RunWriter
 from compress.summary import aligned
+
+_OF_SOUND = r"(frontend|scene)(_settings|_tables)?\.[ch]"
+_HOPS = 2  # between decisions, that are counted
+_SOUND_BLOCK = 256  # samples that firmware/sound.c reads at once
 
 
 def emulate_targets(run: Run, config: ExportConfig) -> list[str]:
@@ -48,7 +57,7 @@ def emulate_targets(run: Run, config: ExportConfig) -> list[str]:
         emulated = [record["target"] for record in records]
         made = [*map(figures.record_name, emulated), *map(figures.image_name, emulated)]
         RunWriter(run.folder, run.manifest).finish([*run.manifest["artefacts"], *made])
-    return [table(records), *_words(records)]
+    return [table(records), *sound_table(records), *_words(records)]
 
 
 @dataclass(frozen=True)
@@ -62,6 +71,7 @@ class Reference:
     windows: np.ndarray
     codes: np.ndarray
     separable: bool
+    ask: Callable[[np.ndarray], np.ndarray]  # windows -> codes
 
 
 def _reference(run: Run, config: ExportConfig) -> Reference:
@@ -78,8 +88,12 @@ def _reference(run: Run, config: ExportConfig) -> Reference:
     chosen = test[np.linspace(0, len(test) - 1, count).round().astype(int)]
     network = read_network(int8_file)
     integers = IntegerNetwork(int8_file, FIXED_POINT, network.model)
-    integers(data.decibels(chosen)[:, None])
-    codes = integers.codes[network.output].values.reshape(count, -1)
+
+    def ask(windows: np.ndarray) -> np.ndarray:
+        integers(decode_db(windows)[:, None])
+        return integers.codes[network.output].values.reshape(len(windows), -1).astype(np.int8)
+
+    read = data.read(chosen)
     separable = any(
         isinstance(layer, Weighted)
         and layer.kernel == "depthwise"
@@ -87,7 +101,7 @@ def _reference(run: Run, config: ExportConfig) -> Reference:
         and layer.window.size != (1, 1)  # which is a batch norm that no convolution took in
         for layer in network.layers
     )
-    return Reference(data.codes[chosen], codes.astype(np.int8), separable)
+    return Reference(read, ask(read), separable, ask)
 
 
 def _emulate(
@@ -117,6 +131,8 @@ def _emulate(
             "image_sha256": runs.sha256_file(image_file),
             **emulate.figures(seen, elf.read(image_file)),
         }
+    if config.from_wave:
+        record["sound"] = _sound(run, target, reference, record)
     record["estimates"] = [
         estimates(
             core,
@@ -131,6 +147,56 @@ def _emulate(
     ]
     runs.write_json(run.folder / figures.record_name(name), record)
     return record
+
+
+def _sound(
+    run: Run, target: Target, reference: Reference, record: dict[str, Any]
+) -> dict[str, Any]:
+    """Front end, stream and network on sound, per decision; taken over where nothing changed.
+
+    Raises InputError where the export takes no sound, or decides otherwise than the reference.
+    """
+    described = run.manifest["data"].get("frontend")
+    names = sorted(n for n in run.manifest["artefacts"] if re.fullmatch(_OF_SOUND, n))
+    if "scene.c" not in names or described is None:
+        raise InputError(
+            f"--from-wave: {run.folder} has no front end in C, since its training data came as "
+            "spectrograms"
+        )
+    frontend = FrontEnd.from_dict(described)
+    step = frontend_c.step_frames(frontend, WINDOW_STEP_SECONDS)
+    hop = step * frontend.hop_samples
+    length = -(-(frontend.clip_samples + _HOPS * hop) // _SOUND_BLOCK) * _SOUND_BLOCK
+    samples = np.resize(frontend_c.golden_samples(frontend), length)
+    basis = {
+        "sources": {name: runs.sha256_file(run.folder / name) for name in names},
+        "samples_hash": hashlib.sha256(samples.astype("<i2").tobytes()).hexdigest(),
+    }
+    before = record.get("sound") or {}
+    if {key: before.get(key) for key in basis} == basis:
+        return before
+    seen = emulate.run_sound(target, run.folder, samples)
+    with HostFrontEnd(run.folder, frontend) as front:
+        starts = [k * hop for k in range(len(seen.codes))]
+        windows = [front.window(samples[at : at + frontend.clip_samples]) for at in starts]
+    if not np.array_equal(seen.codes, reference.ask(np.stack(windows))):
+        raise InputError(
+            f"{target.core.name}: windows of sound have other outputs in the emulator than in the "
+            "reference; this is a fault of the C code"
+        )
+    wholes = np.sum([seen.front_end, seen.stream, seen.network], axis=0)
+    largest = int(wholes.argmax())
+    return basis | {
+        "decisions": len(seen.codes),
+        "hop_seconds": step * frontend.hop_seconds,
+        "instructions": int(wholes[largest]),
+        "front_end_instructions": seen.front_end[largest],
+        "stream_instructions": seen.stream[largest],
+        "network_instructions": seen.network[largest],
+        "flash_bytes": seen.sound_flash_bytes,
+        "ram_bytes": seen.sound_ram_bytes,
+        "stack_bytes": seen.stack_bytes,
+    }
 
 
 def _recorded(run: Run, target: str) -> dict[str, Any]:
@@ -171,17 +237,41 @@ def table(records: Sequence[dict[str, Any]]) -> str:
     return aligned([_HEAD, *rows], right=tuple(range(1, len(_HEAD))))
 
 
+_SOUND_HEAD = ("from sound, per decision", "instructions", "front end", "stream", "network",
+               "per second", "flash", "RAM", "stack")  # fmt: skip
+
+
+def sound_table(records: Sequence[dict[str, Any]]) -> list[str]:
+    """What the stream takes, one line per target; flash and RAM of front end and stream alone."""
+    rows = [
+        (
+            record["target"],
+            *(f"{sound[f'{part}instructions']:,}" for part in ("", "front_end_", "stream_",
+                                                               "network_")),
+            f"{sound['instructions'] / sound['hop_seconds']:,.0f}",
+            *(f"{sound[key]:,}" for key in ("flash_bytes", "ram_bytes", "stack_bytes")),
+        )
+        for record in records
+        if (sound := record.get("sound"))
+    ]  # fmt: skip
+    if not rows:
+        return []
+    return [aligned([_SOUND_HEAD, *rows], right=tuple(range(1, len(_SOUND_HEAD))))]
+
+
 def _words(records: Sequence[dict[str, Any]]) -> list[str]:
     lines = ["Estimates, not measured (an emulator knows no cycles):"]
     for record in records:
         for guess in record["estimates"]:
+            least = "at least " if guess["at_least"] else ""
             energy = (
                 "energy not known"
                 if guess["microjoules"] is None
-                else f"{guess['microjoules']:,.0f} uJ"
+                else f"{least}{guess['microjoules']:,.0f} uJ"
             )
             lines.append(
-                f"  {guess['core']}: {guess['milliseconds']:.1f} ms at {guess['clock_mhz']:g} MHz, "
-                f"{energy} a window ({guess['cycles_source']}; {guess['part']})"
+                f"  {guess['core']}: {least}{guess['milliseconds']:.1f} ms at "
+                f"{guess['clock_mhz']:g} MHz, {energy} a window "
+                f"({guess['cycles_source']}; {guess['part']})"
             )
     return lines

@@ -27,6 +27,11 @@ _COUNTS = ("instructions", "instructions_least", "vector_instructions", "macs", 
 _OF_A_LAYER: dict[str, Any] = {
     "name": str, "macs": int, "instructions": int, "vector_instructions": int
 }  # fmt: skip
+_OF_SOUND: dict[str, Any] = {
+    "decisions": int, "hop_seconds": (int, float), "instructions": int,
+    "front_end_instructions": int, "stream_instructions": int, "network_instructions": int,
+    "flash_bytes": int, "ram_bytes": int, "stack_bytes": int,
+}  # fmt: skip
 _OF_AN_ESTIMATE: dict[str, Any] = {
     "core": str, "cycles": int, "cycles_source": str, "clock_mhz": (int, float),
     "milliseconds": (int, float), "part": str,
@@ -89,6 +94,12 @@ def read(folder: Path, manifest: Mapping[str, Any], target: str) -> ChipFigures:
             for entry in listed
         ):  # fmt: skip
             raise InputError(f"{record_name(target)}: has no valid {name}; {again}")
+    sound = values.get("sound")
+    if sound is not None and not (
+        isinstance(sound, dict)
+        and all(isinstance(sound.get(name), kind) for name, kind in _OF_SOUND.items())
+    ):
+        raise InputError(f"{record_name(target)}: has no valid sound; {again} --from-wave")
     image = elf.read(folder / image_name(target))
     return ChipFigures(folder, target, values | sizes(image))
 

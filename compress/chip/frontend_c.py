@@ -6,9 +6,11 @@
     scene.h, scene.c                      the stream: front end, network, smoothed decision
     scene_settings.h, scene_tables.h      when it decides; its softmax and its mean over time
 
-What the integers cost, in dB of a band: log2 by a table of 256 straight pieces 0.00001, Q8.8 0.002,
-mel weights of 16 bits and the FFT (28 bits of a block's largest value) 0.002 more at worst, for a
-tone at the edge of a band. The tests hold the sum under 0.01 dB above -70 dB.
+Everything is kept well below the 1/256 dB in which levels are stored: samples are raised to full
+scale before the window, the FFT has 46 bits and no scaling between stages, mel weights 32 bits,
+decibels come from a table with second differences (error 0.00000004 dB), and the one rounding to
+1/256 dB is the last step. Levels so differ from exact ones by rounding only where they lie next to
+a tie.
 """
 
 from __future__ import annotations
@@ -21,38 +23,47 @@ from pathlib import Path
 import numpy as np
 
 from compress.data.audio import WINDOW_STEP_SECONDS
-from compress.data.sets import CODES_PER_DB, encode_db
+from compress.data.sets import CODES_PER_DB
 from compress.errors import InputError
-from compress.frontend import FLOOR_DB, FrontEnd, log_mel, mel_filters, mel_power
+from compress.frontend import (
+    FLOOR_DB,
+    FrontEnd,
+    hann_window,
+    mel_edges_hz,
+    mel_power,
+)
 from compress.runs import write_text
 
 SOURCES = Path(__file__).parent / "sources"
 SMOOTHING_SECONDS = 2.0
 
-LOG2_BITS = 8
+LEVEL_BITS = 22  # of a level's fraction, before it is rounded to 1/256 dB
+_LOG_STEPS = 256
 _RADICES = (4, 2, 3, 5)
 _LARGEST_FFT = 32_768
-_WEIGHT_ONE = 65_535
+_PROBABILITY_ONE = 65_535
 _OCTAVE_DB = 10.0 * math.log10(2.0)
-_SAMPLE_BITS = 13  # SAMPLE_BITS of frontend.c
+_LARGEST_VALUE = 2.0**46  # of the FFT, see products() in frontend.c
 _FULL_SCALE = 32_768
 _GOLDEN_FRAMES = 8
-_LOWEST_Q8 = -32_768
+_LOWEST = -(2**31)
 
 
 @dataclass(frozen=True)
 class MelTable:
-    """The filter bank as ``frontend.c`` reads it: per band, bins ``first`` to ``first + count``.
+    """The filter bank as ``frontend.c`` reads it, by what lies between neighbouring centres.
 
-    weights: 16 bits, 65535 = the band's largest. offset_q20: dB that one unit of the sum stands
-    for, times 2^20.
+    Between the centres of bands m - 1 and m, a bin's power falls to band m - 1 by a share (in
+    2^-32) and rises to band m by the rest. first_bin: the first one above the lowest edge. count
+    (mels + 1,): bins up to each centre, and up to the highest edge. offset_q22 (mels,): dB of one
+    unit of a band's sum. power_cut: bits by which power is shifted so that no sum overflows.
     """
 
-    first: np.ndarray
+    first_bin: int
     count: np.ndarray
-    weights: np.ndarray
-    offset_q20: np.ndarray
-    power_bits: int  # a bin's power of that many bits cannot overflow the sum of 64
+    falling_q32: np.ndarray
+    offset_q22: np.ndarray
+    power_cut: int
 
 
 def frontend_texts(frontend: FrontEnd) -> dict[str, str]:
@@ -123,7 +134,7 @@ def readme(frontend: FrontEnd) -> str:
     else:
         reference = """**This network was trained with a reference that no device knows beforehand:
 0 dB is the loudest level of each window.** `scene.c` finds it when the window is complete and
-subtracts it, for another window of RAM and one more rounding, to 1/256 dB. Train with
+subtracts it; until then levels wait in 32 bits, for three times the RAM of a window. Train with
 `--reference fixed` for a front end whose levels are final frame by frame."""
     return f"""
 ## From sound
@@ -202,36 +213,36 @@ def load_order(radices: Sequence[int]) -> np.ndarray:
 
 
 def mel_table(frontend: FrontEnd) -> MelTable:
-    """The filter bank in integers; a band without bins has count 0."""
-    filters = mel_filters(frontend)
-    first, count, weights, offsets, sums = [], [], [], [], [1]
+    """The filter bank in integers; a band without bins has a sum of 0."""
+    edges = mel_edges_hz(frontend)
+    bins = np.arange(frontend.fft_size // 2 + 1) * frontend.sample_rate_hz / frontend.fft_size
+    # At the lowest edge itself all falls, to no band: the nearest share would let 2^-32 through.
+    inside = np.flatnonzero((bins > edges[0]) & (bins <= edges[-1]))
+    # A bin at the highest edge belongs to the last stretch, with a share of 0.
+    stretch = np.minimum(np.searchsorted(edges, bins[inside], side="right") - 1, frontend.mels)
+    share = (edges[stretch + 1] - bins[inside]) / (edges[stretch + 1] - edges[stretch])
+    count = np.bincount(stretch, minlength=frontend.mels + 1)
     reference = frontend.fixed_reference_db if frontend.reference == "fixed" else 0.0
-    # The FFT holds samples times 2^28 (2^15 of int16), twice: squared, 2^58.
-    unit = (2 * (_SAMPLE_BITS + 15) + 2) * _OCTAVE_DB
-    for row in filters:
-        peak = row.max()
-        steps = np.rint(row / peak * _WEIGHT_ONE).astype(np.int64) if peak > 0 else row.astype(int)
-        bins = np.flatnonzero(steps)
-        first.append(int(bins[0]) if len(bins) else 0)
-        count.append(int(bins[-1]) - first[-1] + 1 if len(bins) else 0)
-        kept = steps[first[-1] : first[-1] + count[-1]]
-        weights.append(kept)
-        sums.append(int(kept.sum()))
-        step = row.sum() / max(sums[-1], 1)  # of the sums, so that rounding cancels in noise
-        decibels = 10.0 * math.log10(step) - unit - reference if step > 0 else 0.0
-        offsets.append(round(decibels * 2**20))
+    decibels = 10.0 * np.log10(2.0 / (edges[2:] - edges[:-2])) - reference
     return MelTable(
-        np.array(first),
-        np.array(count),
-        np.concatenate(weights),
-        np.array(offsets),
-        64 - max(sums).bit_length(),
+        int(inside[0]) if len(inside) else 0,
+        count,
+        np.minimum(_fixed(share, 32), 2**32 - 1),
+        _fixed(decibels, LEVEL_BITS),
+        # Two parts of 47 bits give 2^63, and a band joins two stretches.
+        math.ceil(math.log2(max(2 * int(count.max()), 1))),
     )
+
+
+def sample_bits(frontend: FrontEnd) -> int:
+    """Bits by which windowed samples are raised, so that no sum of them leaves the FFT."""
+    largest = _FULL_SCALE * float(hann_window(frontend).sum())
+    return math.floor(math.log2(_LARGEST_VALUE / largest) - 1e-6)
 
 
 def exp_table(output_scale: float) -> np.ndarray:
     """exp(-steps * scale) for the 256 differences that two int8 codes can have, 65535 = 1."""
-    return np.rint(_WEIGHT_ONE * np.exp(-np.arange(256) * output_scale)).astype(np.int64)
+    return np.rint(_PROBABILITY_ONE * np.exp(-np.arange(256) * output_scale)).astype(np.int64)
 
 
 def step_frames(frontend: FrontEnd, hop_seconds: float) -> int:
@@ -259,7 +270,7 @@ def settings_header(frontend: FrontEnd) -> str:
     """frontend_settings.h: the sizes of one front end."""
     fixed = frontend.reference == "fixed"
     radices = check_fft_size(frontend)
-    lowest = int(encode_db(np.array(FLOOR_DB, np.float32))) if fixed else _LOWEST_Q8
+    lowest = round(FLOOR_DB * 2**LEVEL_BITS) if fixed else _LOWEST
     lines = [
         "/* Sizes of the front end; written by compress.export. */",
         "",
@@ -274,11 +285,11 @@ def settings_header(frontend: FrontEnd) -> str:
         "",
         f"/* 0 dB is {_reference_in_words(frontend)}. */",
         _define("SCENE_REFERENCE_FIXED", int(fixed)),
-        _define("SCENE_LOWEST_LEVEL_Q8", f"({lowest})"),
+        _define("SCENE_LOWEST_LEVEL_Q22", f"({lowest + 1} - 1)"),  # INT32_MIN is no literal
         _define("SCENE_FLOOR_Q8", f"({round(FLOOR_DB * CODES_PER_DB)})"),
         _define(
-            "SCENE_QUIETEST_REFERENCE_Q8",
-            f"({round(frontend.quietest_reference_db * CODES_PER_DB)})",
+            "SCENE_QUIETEST_REFERENCE_Q22",
+            f"({round(frontend.quietest_reference_db * 2**LEVEL_BITS)})",
         ),
         "",
         "/* Stages that the FFT needs. */",
@@ -299,33 +310,36 @@ def tables_header(frontend: FrontEnd) -> str:
     """frontend_tables.h: window, FFT, mel bands and log2 of one front end."""
     radices = check_fft_size(frontend)
     half = frontend.fft_size // 2
-    samples = np.arange(frontend.window_samples // 2 + 1)
-    window = 0.5 - 0.5 * np.cos(2 * np.pi * samples / frontend.window_samples)
+    window = hann_window(frontend)[: frontend.window_samples // 2 + 1]
     angles = 2 * np.pi * np.arange(half) / frontend.fft_size
     turns = np.stack([np.cos(angles), np.sin(angles)], axis=1)
     mel = mel_table(frontend)
-    log2 = np.log2(1 + np.arange(2**LOG2_BITS + 1) / 2**LOG2_BITS)
+    # Two values beyond the last step, for the differences.
+    decibels = 10.0 * np.log10(1.0 + np.arange(_LOG_STEPS + 2) / _LOG_STEPS)
     parts = [
         "/* Tables of the front end; written by compress.export, read by frontend.c alone. */\n\n"
-        + _define("SCENE_LOG2_BITS", LOG2_BITS)
-        + "\n/* Bits of a bin's power for which no sum over a band overflows. */\n"
-        + _define("SCENE_POWER_BITS", mel.power_bits)
-        + "\n/* 10 log10(2) dB, times 2^20. */\n"
-        + _define("SCENE_OCTAVE_Q20", round(_OCTAVE_DB * 2**20)),
+        "/* Bits by which windowed samples are raised, such that no sum of them leaves 2^46. */\n"
+        + _define("SCENE_SAMPLE_BITS", sample_bits(frontend))
+        + "\n/* Bits by which a bin's power is lowered, so that no sum over a band overflows. */\n"
+        + _define("SCENE_POWER_CUT", mel.power_cut)
+        + "\n/* The first bin that belongs to a band. */\n"
+        + _define("SCENE_FIRST_BIN", mel.first_bin)
+        + "\n/* 10 log10(2) dB, in 2^-30. */\n"
+        + _define("SCENE_OCTAVE_Q30", f"INT64_C({round(_OCTAVE_DB * 2**30)})"),
         "/* First half of the periodic Hann window; the other half mirrors it. */\n"
-        + _array("int32_t", "window_q30", _fixed(window, 30)),
+        + _array("int32_t", "window_q31", np.minimum(_fixed(window, 31), 2**31 - 1)),
         "/* Cosine and sine of 2 pi k / SCENE_FFT_SIZE, in 2^-30. */\n"
         + _array("int32_t", "twiddles", _fixed(turns, 30)),
         "/* Radix of each stage; which pair of samples is loaded where. */\n"
         + _array("uint8_t", "radices", radices),
         _array("uint16_t", "order", load_order(radices)),
-        "/* Bands: first bin, bins, weights (65535 = the band's largest), dB of one unit. */\n"
-        + _array("uint16_t", "mel_first", mel.first),
-        _array("uint16_t", "mel_count", mel.count),
-        _array("uint16_t", "mel_weights", mel.weights),
-        _array("int32_t", "mel_offset_q20", mel.offset_q20),
-        f"/* log2(1 + i / {2**LOG2_BITS}) in 2^-20. */\n"
-        + _array("uint32_t", "log2_q20", _fixed(log2, 20)),
+        "/* Bins up to each band's centre, then up to the last edge; the share of each that falls\n"
+        "   to the lower band; dB of one unit of a band. */\n"
+        + _array("uint16_t", "mel_count", mel.count),
+        _array("uint32_t", "mel_falling_q32", mel.falling_q32),
+        _array("int32_t", "mel_offset_q22", mel.offset_q22),
+        f"/* 10 log10(1 + i / {_LOG_STEPS}) in 2^-30. */\n"
+        + _array("uint32_t", "decibels_q30", _fixed(decibels, 30)),
     ]
     return "\n\n".join(parts) + "\n"
 
@@ -334,22 +348,22 @@ def golden_header(frontend: FrontEnd) -> str:
     """frontend_golden.h: samples, and what compress.frontend makes of them."""
     samples = golden_samples(frontend)
     waveform = samples.astype(np.float32)[None] / _FULL_SCALE
+    decibels = 10 * np.log10(np.maximum(mel_power(waveform, frontend)[0].T, 1e-20))
     if frontend.reference == "fixed":
-        decibels = log_mel(waveform, frontend)[0]
-        above = -70.0
+        decibels = np.maximum(decibels - frontend.fixed_reference_db, FLOOR_DB)
+        above = FLOOR_DB + 10.0
     else:
-        decibels = 10 * np.log10(np.maximum(mel_power(waveform, frontend)[0], 1e-20))
-        above = float(decibels.max()) - 70.0
-    codes = encode_db(decibels.T)  # (frames, mels)
+        above = float(decibels.max()) + FLOOR_DB + 10.0
+    levels = _fixed(decibels, LEVEL_BITS)  # (frames, mels)
     parts = [
         "/* Sound, and what the workbench makes of it; written by compress.export. */\n\n"
         + _define("SCENE_GOLDEN_SAMPLES", len(samples))
         + "\n"
-        + _define("SCENE_GOLDEN_FRAMES", len(codes))
-        + "\n/* Levels above this one (70 dB below 0 dB) are compared. */\n"
-        + _define("SCENE_GOLDEN_ABOVE_Q8", f"({math.floor(above * CODES_PER_DB)})"),
+        + _define("SCENE_GOLDEN_FRAMES", len(levels))
+        + "\n/* Levels in 2^-22 dB; those above this one (70 dB below 0 dB) are compared. */\n"
+        + _define("SCENE_GOLDEN_ABOVE_Q22", f"({math.floor(above * 2**LEVEL_BITS)})"),
         _array("int16_t", "golden_samples", samples),
-        _array("int16_t", "golden_levels", codes),
+        _array("int32_t", "golden_levels", levels),
     ]
     return "\n\n".join(parts) + "\n"
 

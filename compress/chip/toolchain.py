@@ -69,9 +69,7 @@ _objects: dict[str, bytes] = {}  # by what decides them; arm_mve.h alone takes s
 def _compiled(target: Target, source: Path, include: Path) -> bytes:
     """The object file of a source, made once in a process."""
     command = [CROSS_COMPILER, *target.flags, *OPTIMISATION, *_LANGUAGE, "-Wall"]
-    text = source.read_text(encoding="utf-8")
-    headers = re.findall(r'^#include "(.+)"', text, re.MULTILINE)
-    key = runs.digest([command, text, [(include / name).read_text("utf-8") for name in headers]])
+    key = runs.digest([command, _texts(source, include)])
     if key not in _objects:
         with tempfile.TemporaryDirectory() as folder:
             compiled = Path(folder) / f"{source.stem}.o"
@@ -79,6 +77,18 @@ def _compiled(target: Target, source: Path, include: Path) -> bytes:
                  f"{source.name} for {target.core.name}")  # fmt: skip
             _objects[key] = compiled.read_bytes()
     return _objects[key]
+
+
+def _texts(source: Path, include: Path) -> dict[str, str]:
+    """A source and all that it includes by name, from beside it or from ``include``."""
+    found, wanted = {}, [source]
+    while wanted:
+        path = wanted.pop()
+        found[path.name] = text = path.read_text(encoding="utf-8")
+        names = re.findall(r'^ *#include "(.+)"', text, re.MULTILINE)
+        homes = [path.parent / name for name in names if name not in found]
+        wanted += [home if home.is_file() else include / home.name for home in homes]
+    return found
 
 
 def build_plugin(folder: Path) -> Path:

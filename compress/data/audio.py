@@ -28,6 +28,7 @@ WINDOW_STEP_SECONDS = 0.62
 
 _BLOCK_SECONDS = 60
 _BLOCK_VALUES = 2**24  # samples of all channels together in one block
+_LARGEST_POWER = float(np.finfo(np.float32).max)
 _FRAMES_AT_ONCE = 384  # what is computed on them stays in the processor's cache
 _SLOWEST_RATE_HZ = 1_000
 _FASTEST_RATE_HZ = 1_000_000
@@ -189,7 +190,7 @@ def pad_to_window(blocks: Iterator[np.ndarray], frontend: FrontEnd) -> Iterator[
 
 
 def stream_mel_power(blocks: Iterator[np.ndarray], frontend: FrontEnd) -> Iterator[np.ndarray]:
-    """Mel power of a stream of mono blocks, as pieces (mels, frames') float32 without gaps."""
+    """Mel power of a stream of mono blocks, as pieces (mels, frames') float64 without gaps."""
     samples = (_FRAMES_AT_ONCE - 1) * frontend.hop_samples + frontend.window_samples
     kept = np.zeros(0, dtype=np.float32)
     for block in blocks:
@@ -197,7 +198,7 @@ def stream_mel_power(blocks: Iterator[np.ndarray], frontend: FrontEnd) -> Iterat
         at = 0
         while len(kept) - at >= frontend.window_samples:
             power = mel_power(kept[None, at : at + samples], frontend)[0]  # (mels, frames')
-            if not np.isfinite(power).all():
+            if not (power < _LARGEST_POWER).all():  # or not a number
                 raise AudioError("holds samples too large for a 32-bit power")
             yield power
             at += power.shape[1] * frontend.hop_samples
@@ -214,7 +215,7 @@ def stream_windows(
     """
     step = step or window_step(frontend)
     size = frontend.frames
-    kept = np.zeros((frontend.mels, 0), dtype=np.float32)
+    kept = np.zeros((frontend.mels, 0))
     kept_from = following = 0  # frame index of kept[:, 0]; start of the next window
     for piece in pieces:
         kept = np.concatenate([kept, piece], axis=1)

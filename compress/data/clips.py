@@ -30,7 +30,7 @@ from compress.data.sets import Shard, SpectrogramSet, build_cached, encode_db
 from compress.errors import InputError
 from compress.frontend import FrontEnd, power_to_db
 
-READER_VERSION = 1
+READER_VERSION = 2
 """Part of every cache key: raise it when the same files would give other windows."""
 
 _FILES_PER_JOB = 32

@@ -19,7 +19,7 @@ from compress.data.files import list_audio
 from compress.data.five import REPORT_CLASSES
 from compress.data.fsd50k import is_fsd50k, read_fsd50k
 from compress.data.npy_pair import is_npy_pair, read_npy_pair
-from compress.data.sets import Shard, SpectrogramSet, build_cached, encode_db
+from compress.data.sets import Shard, SpectrogramSet, build_cached, encode_db, is_synthetic
 from compress.errors import InputError
 from compress.frontend import FrontEnd
 from compress.runs import digest, sha256_file
@@ -132,7 +132,7 @@ def open_chosen(options: DataOptions) -> SpectrogramSet:
 
 def find_layout(spec: str) -> str:
     """The name of the layout that ``spec`` has; raises InputError where it is none."""
-    if spec == "scenes" or spec.startswith("scenes:"):
+    if is_synthetic(spec):
         _scene_count(spec)
         return SCENES
     root = Path(spec).expanduser()

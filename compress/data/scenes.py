@@ -222,10 +222,10 @@ def scene_clip(seed: int, index: int, frontend: FrontEnd) -> SceneClip:
 def scene_block(seed: int, start: int, stop: int, frontend: FrontEnd) -> dict[str, np.ndarray]:
     """Clips ``start`` to ``stop`` through the front end.
 
-    Returns ``db`` (n, mels, frames) float32, ``labels`` and ``recording_ids`` (n,) int64.
+    Returns ``db`` (n, mels, frames) float64, ``labels`` and ``recording_ids`` (n,) int64.
     """
     count = max(0, stop - start)
-    db = np.empty((count, frontend.mels, frontend.frames), dtype=np.float32)
+    db = np.empty((count, frontend.mels, frontend.frames))
     labels = np.empty(count, dtype=np.int64)
     recording_ids = np.empty(count, dtype=np.int64)
     for first in range(0, count, _FRONTEND_BATCH):

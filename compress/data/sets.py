@@ -111,7 +111,7 @@ class SpectrogramSet:
 
 def encode_db(decibels: np.ndarray) -> np.ndarray:
     """dB (float) -> Q8.8 codes (int16); values outside -128..+128 dB are clipped."""
-    codes = np.rint(np.asarray(decibels, dtype=np.float32) * CODES_PER_DB)
+    codes = np.rint(np.asarray(decibels) * CODES_PER_DB)
     return np.clip(codes, -32768, 32767).astype(np.int16)
 
 
@@ -143,6 +143,11 @@ def default_cache() -> Path:
         return Path(chosen).expanduser()
     base = os.environ.get("XDG_CACHE_HOME")
     return (Path(base) if base else Path.home() / ".cache") / "compress-workbench"
+
+
+def is_synthetic(name: str) -> bool:
+    """Whether ``--data`` of this name means the built-in scenes."""
+    return name == "scenes" or name.startswith("scenes:")
 
 
 def find_set(wanted_hash: str, cache: Path | None = None) -> SpectrogramSet | None:

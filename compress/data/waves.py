@@ -12,7 +12,7 @@ import numpy as np
 from compress.data.audio import cut_or_pad, pad_to_window, read_blocks, window_starts
 from compress.data.clips import Clip, plan
 from compress.data.open import LAYOUTS, find_layout
-from compress.data.sets import SpectrogramSet, encode_db
+from compress.data.sets import SpectrogramSet, encode_db, is_synthetic
 from compress.data.splits import Split
 from compress.errors import InputError
 from compress.frontend import FrontEnd, log_mel
@@ -20,6 +20,10 @@ from compress.frontend import FrontEnd, log_mel
 # One step of Q8.8 is 0.004 dB; sums in another order move a level by less.
 _MOST_STEPS_APART = 16
 _SCENE_BATCH = 16
+
+
+class OtherSynthesis(InputError):
+    """The synthesiser has changed since the spectrograms of a set were made."""
 
 
 def window_waveforms(
@@ -33,7 +37,7 @@ def window_waveforms(
     frontend = data.frontend
     if frontend is None:
         raise InputError(f"{data.name}: came as spectrograms, so there is no sound behind it")
-    if spec == "scenes" or spec.startswith("scenes:"):
+    if is_synthetic(spec):
         pieces = _scenes(data, windows, frontend, seed)
     else:
         pieces = _files(data, windows, frontend, Path(spec).expanduser())
@@ -53,6 +57,12 @@ def _check(
 ) -> None:
     codes = encode_db(log_mel(waveforms, frontend)).astype(np.int32)
     if np.abs(codes - data.read(rows)).max() > _MOST_STEPS_APART:
+        if data.synthetic and is_synthetic(spec):
+            raise OtherSynthesis(
+                f"{spec}: the synthesiser makes other sound today than that of the spectrograms in "
+                "the cache, which the run was made on; train again, or use the version of the "
+                "workbench that made the run"
+            )
         raise InputError(
             f"{spec}: its sound is not that of the spectrograms in the cache, which the run was "
             "made on; give the data set of the run with --data"

@@ -9,20 +9,29 @@
 typedef char scene_shift_keeps_sign[((-1) >> 1) == -1 ? 1 : -1];
 
 #define HALF (SCENE_FFT_SIZE / 2) /* points of the complex FFT that does the work */
-#define TWIDDLE_BITS 30
-#define SAMPLE_BITS 13 /* a sample of 1 stands for 2^13 in the FFT */
-/* Below this magnitude of both parts, no butterfly (radix 5: factor 5 sqrt 2) leaves int32. */
-#define HEADROOM_BITS 28
+#define NORMAL_BITS 47            /* what the larger part of a frame's largest bin is brought to */
+
+/* A turn by an angle: cosine and sine in 2^-30, and what meets the lower parts of values. */
+typedef struct {
+    int32_t cosine;
+    int32_t sine;
+    int32_t cosine_high;
+    int32_t sine_high;
+} turn;
 
 /* |value| or one less, so that or-ing many of them gives the bits that the largest needs. */
-static uint32_t magnitude(int32_t value)
+static uint64_t magnitude(int64_t value)
 {
-    return (uint32_t)(value ^ (value >> 31));
+    return (uint64_t)(value ^ (value >> 63));
 }
 
-static uint32_t bit_length(uint32_t bits)
+static uint32_t bit_length(uint64_t bits)
 {
     uint32_t length = 0;
+    while (bits > 0xFF) {
+        bits >>= 8;
+        length += 8;
+    }
     while (bits != 0) {
         bits >>= 1;
         length++;
@@ -30,199 +39,215 @@ static uint32_t bit_length(uint32_t bits)
     return length;
 }
 
-static int32_t shifted(int32_t value, uint32_t shift)
+/* a * c + b * s with |a|, |b| < 2^46 and factors in 2^-30, rounded, and wrong by 2 at most: upper
+   parts of 31 bits meet whole factors, lower parts of 15 bits the upper 16 bits of them. */
+static inline int64_t products(int64_t a, int32_t c, int32_t c_high, int64_t b, int32_t s,
+                               int32_t s_high)
 {
-    return shift == 0 ? value : (value + ((int32_t)1 << (shift - 1))) >> shift;
+    const int32_t low = (int32_t)(a & 0x7FFF) * c_high + (int32_t)(b & 0x7FFF) * s_high;
+    const int64_t high = (int64_t)(int32_t)(a >> 15) * c + (int64_t)(int32_t)(b >> 15) * s;
+    return (high + low + 0x4000) >> 15;
 }
 
-/* a * c + b * s, both factors of TWIDDLE_BITS fraction bits */
-static int32_t rotated(int32_t a, int32_t c, int32_t b, int32_t s)
+/* value * exp(-i angle) */
+static inline scene_bin turned(const scene_bin *value, turn by)
 {
-    const int64_t sum = (int64_t)a * c + (int64_t)b * s;
-    return (int32_t)((sum + ((int64_t)1 << (TWIDDLE_BITS - 1))) >> TWIDDLE_BITS);
+    scene_bin found;
+    found.re = products(value->re, by.cosine, by.cosine_high, value->im, by.sine, by.sine_high);
+    found.im = products(value->im, by.cosine, by.cosine_high, value->re, -by.sine, -by.sine_high);
+    return found;
 }
 
-/* exp(-2 pi i k / SCENE_FFT_SIZE) = cosine - i sine, 0 <= k < SCENE_FFT_SIZE */
-static void twiddle(size_t k, int32_t *cosine, int32_t *sine)
+static turn turn_of(int32_t cosine, int32_t sine)
 {
-    if (k < HALF) {
-        *cosine = twiddles[k][0];
-        *sine = twiddles[k][1];
-    } else {
-        *cosine = -twiddles[k - HALF][0];
-        *sine = -twiddles[k - HALF][1];
-    }
+    turn found;
+    found.cosine = cosine;
+    found.sine = sine;
+    found.cosine_high = cosine >> 15;
+    found.sine_high = sine >> 15;
+    return found;
 }
 
-/* A bin scaled down by the block's shift and turned by twiddle k. */
-static void load(const scene_bin *bin, uint32_t shift, size_t k, int32_t *re, int32_t *im)
+/* exp(-2 pi i k / SCENE_FFT_SIZE), 0 <= k < SCENE_FFT_SIZE */
+static turn twiddle(size_t k)
 {
-    const int32_t a = shifted(bin->z.re, shift);
-    const int32_t b = shifted(bin->z.im, shift);
-    if (k == 0) {
-        *re = a;
-        *im = b;
-    } else {
-        int32_t cosine, sine;
-        twiddle(k, &cosine, &sine);
-        *re = rotated(a, cosine, b, sine);
-        *im = rotated(b, cosine, a, -sine);
-    }
+    return k < HALF ? turn_of(twiddles[k][0], twiddles[k][1])
+                    : turn_of(-twiddles[k - HALF][0], -twiddles[k - HALF][1]);
 }
 
-static uint32_t store(scene_bin *bin, int32_t re, int32_t im)
+static inline scene_bin sum(scene_bin a, scene_bin b)
 {
-    bin->z.re = re;
-    bin->z.im = im;
-    return magnitude(re) | magnitude(im);
+    a.re += b.re;
+    a.im += b.im;
+    return a;
 }
 
-/* One stage joins `radix` transforms of `span` points each; gives the or of all magnitudes. */
+static inline scene_bin difference(scene_bin a, scene_bin b)
+{
+    a.re -= b.re;
+    a.im -= b.im;
+    return a;
+}
+
+/* a - i b */
+static inline scene_bin minus_i(scene_bin a, scene_bin b)
+{
+    a.re += b.im;
+    a.im -= b.re;
+    return a;
+}
+
+/* a + i b */
+static inline scene_bin plus_i(scene_bin a, scene_bin b)
+{
+    a.re -= b.im;
+    a.im += b.re;
+    return a;
+}
+
+/* One stage joins `radix` transforms of `span` points each. Nothing can leave 2^46: whatever was
+   joined, a value is a sum of samples, none twice (see SCENE_SAMPLE_BITS). */
 #if SCENE_FFT_RADIX_2
-static uint32_t stage_2(scene_bin *bins, size_t span, uint32_t shift)
+static inline void join_2(scene_bin *p, size_t span, scene_bin b)
 {
-    const size_t turn = SCENE_FFT_SIZE / (span * 2);
-    uint32_t bits = 0;
+    const scene_bin a = p[0];
+    p[0] = sum(a, b);
+    p[span] = difference(a, b);
+}
+
+static void stage_2(scene_bin *bins, size_t span)
+{
+    const size_t step = SCENE_FFT_SIZE / (span * 2);
     size_t j, block;
-    for (j = 0; j < span; j++) {
+    for (block = 0; block < HALF; block += span * 2) {
+        join_2(bins + block, span, bins[block + span]);
+    }
+    for (j = 1; j < span; j++) {
+        const turn by = twiddle(j * step);
         for (block = j; block < HALF; block += span * 2) {
-            scene_bin *p = bins + block;
-            int32_t ar, ai, br, bi;
-            load(p, shift, 0, &ar, &ai);
-            load(p + span, shift, j * turn, &br, &bi);
-            bits |= store(p, ar + br, ai + bi);
-            bits |= store(p + span, ar - br, ai - bi);
+            join_2(bins + block, span, turned(&bins[block + span], by));
         }
     }
-    return bits;
 }
 #endif
 
 #if SCENE_FFT_RADIX_3
-static uint32_t stage_3(scene_bin *bins, size_t span, uint32_t shift)
+static void stage_3(scene_bin *bins, size_t span)
 {
-    static const int32_t half = INT32_C(1) << (TWIDDLE_BITS - 1);
-    static const int32_t sin_third = INT32_C(929887697); /* sin(2 pi / 3) */
-    const size_t turn = SCENE_FFT_SIZE / (span * 3);
-    uint32_t bits = 0;
+    const turn half = turn_of(INT32_C(1) << 29, 0);
+    const turn sine = turn_of(INT32_C(929887697), 0); /* sin(2 pi / 3) */
+    const size_t step = SCENE_FFT_SIZE / (span * 3);
     size_t j, block;
     for (j = 0; j < span; j++) {
+        const turn by_1 = twiddle(j * step), by_2 = twiddle(j * step * 2);
         for (block = j; block < HALF; block += span * 3) {
             scene_bin *p = bins + block;
-            int32_t ar, ai, br, bi, cr, ci, mr, mi, dr, di;
-            load(p, shift, 0, &ar, &ai);
-            load(p + span, shift, j * turn, &br, &bi);
-            load(p + span * 2, shift, j * turn * 2, &cr, &ci);
-            mr = ar - rotated(br, half, cr, half);
-            mi = ai - rotated(bi, half, ci, half);
-            dr = rotated(br, sin_third, cr, -sin_third);
-            di = rotated(bi, sin_third, ci, -sin_third);
-            bits |= store(p, ar + br + cr, ai + bi + ci);
-            bits |= store(p + span, mr + di, mi - dr);
-            bits |= store(p + span * 2, mr - di, mi + dr);
+            const scene_bin a = p[0], b = turned(p + span, by_1), c = turned(p + span * 2, by_2);
+            const scene_bin both = sum(b, c), apart = difference(b, c);
+            const scene_bin even = difference(a, turned(&both, half)), odd = turned(&apart, sine);
+            p[0] = sum(a, both);
+            p[span] = minus_i(even, odd);
+            p[span * 2] = plus_i(even, odd);
         }
     }
-    return bits;
 }
 #endif
 
 #if SCENE_FFT_RADIX_4
-static uint32_t stage_4(scene_bin *bins, size_t span, uint32_t shift)
+static inline void join_4(scene_bin *p, size_t span, scene_bin b, scene_bin c, scene_bin d)
 {
-    const size_t turn = SCENE_FFT_SIZE / (span * 4);
-    uint32_t bits = 0;
+    const scene_bin a = p[0];
+    const scene_bin even = sum(a, c), odd = sum(b, d);
+    const scene_bin even_apart = difference(a, c), odd_apart = difference(b, d);
+    p[0] = sum(even, odd);
+    p[span] = minus_i(even_apart, odd_apart);
+    p[span * 2] = difference(even, odd);
+    p[span * 3] = plus_i(even_apart, odd_apart);
+}
+
+static void stage_4(scene_bin *bins, size_t span)
+{
+    const size_t step = SCENE_FFT_SIZE / (span * 4);
     size_t j, block;
-    for (j = 0; j < span; j++) {
+    for (block = 0; block < HALF; block += span * 4) {
+        scene_bin *p = bins + block;
+        join_4(p, span, p[span], p[span * 2], p[span * 3]);
+    }
+    for (j = 1; j < span; j++) {
+        const turn by_1 = twiddle(j * step), by_2 = twiddle(j * step * 2);
+        const turn by_3 = twiddle(j * step * 3);
         for (block = j; block < HALF; block += span * 4) {
             scene_bin *p = bins + block;
-            int32_t ar, ai, br, bi, cr, ci, dr, di;
-            int32_t even_r, even_i, odd_r, odd_i;
-            load(p, shift, 0, &ar, &ai);
-            load(p + span, shift, j * turn, &br, &bi);
-            load(p + span * 2, shift, j * turn * 2, &cr, &ci);
-            load(p + span * 3, shift, j * turn * 3, &dr, &di);
-            even_r = ar + cr;
-            even_i = ai + ci;
-            odd_r = br + dr;
-            odd_i = bi + di;
-            bits |= store(p, even_r + odd_r, even_i + odd_i);
-            bits |= store(p + span * 2, even_r - odd_r, even_i - odd_i);
-            even_r = ar - cr;
-            even_i = ai - ci;
-            odd_r = br - dr;
-            odd_i = bi - di;
-            bits |= store(p + span, even_r + odd_i, even_i - odd_r);
-            bits |= store(p + span * 3, even_r - odd_i, even_i + odd_r);
+            join_4(p, span, turned(p + span, by_1), turned(p + span * 2, by_2),
+                   turned(p + span * 3, by_3));
         }
     }
-    return bits;
 }
 #endif
 
 #if SCENE_FFT_RADIX_5
-static uint32_t stage_5(scene_bin *bins, size_t span, uint32_t shift)
+static void stage_5(scene_bin *bins, size_t span)
 {
-    static const int32_t c1 = INT32_C(331804587), s1 = INT32_C(1021189158); /* 2 pi / 5 */
-    static const int32_t c2 = INT32_C(-868675499), s2 = INT32_C(631129608); /* 4 pi / 5 */
-    const size_t turn = SCENE_FFT_SIZE / (span * 5);
-    uint32_t bits = 0;
-    size_t j, block;
+    static const int32_t cosines[2] = {INT32_C(331804587), INT32_C(-868675499)}; /* 2, 4 pi / 5 */
+    static const int32_t sines[2] = {INT32_C(1021189158), INT32_C(631129608)};
+    const size_t step = SCENE_FFT_SIZE / (span * 5);
+    size_t j, block, q;
     for (j = 0; j < span; j++) {
         for (block = j; block < HALF; block += span * 5) {
             scene_bin *p = bins + block;
-            int32_t re[5], im[5], pr[2], pi[2], mr[2], mi[2];
-            size_t q;
-            for (q = 0; q < 5; q++) {
-                load(p + span * q, shift, j * turn * q, &re[q], &im[q]);
+            scene_bin z[5], both[2], apart[2]; /* sums and differences of opposite points */
+            z[0] = p[0];
+            for (q = 1; q < 5; q++) {
+                z[q] = turned(p + span * q, twiddle(j * step * q));
             }
-            for (q = 0; q < 2; q++) { /* sums and differences of opposite points */
-                pr[q] = re[1 + q] + re[4 - q];
-                pi[q] = im[1 + q] + im[4 - q];
-                mr[q] = re[1 + q] - re[4 - q];
-                mi[q] = im[1 + q] - im[4 - q];
-            }
-            bits |= store(p, re[0] + pr[0] + pr[1], im[0] + pi[0] + pi[1]);
             for (q = 0; q < 2; q++) {
-                const int32_t c = q == 0 ? c1 : c2, d = q == 0 ? c2 : c1;
-                const int32_t s = q == 0 ? s1 : s2, t = q == 0 ? s2 : -s1;
-                const int32_t even_r = re[0] + rotated(pr[0], c, pr[1], d);
-                const int32_t even_i = im[0] + rotated(pi[0], c, pi[1], d);
-                const int32_t odd_r = rotated(mr[0], s, mr[1], t);
-                const int32_t odd_i = rotated(mi[0], s, mi[1], t);
-                bits |= store(p + span * (1 + q), even_r + odd_i, even_i - odd_r);
-                bits |= store(p + span * (4 - q), even_r - odd_i, even_i + odd_r);
+                both[q] = sum(z[1 + q], z[4 - q]);
+                apart[q] = difference(z[1 + q], z[4 - q]);
+            }
+            p[0] = sum(z[0], sum(both[0], both[1]));
+            for (q = 0; q < 2; q++) {
+                const turn near = turn_of(cosines[q], 0), far = turn_of(cosines[1 - q], 0);
+                const turn first = turn_of(sines[q], 0);
+                const turn second = turn_of(q == 0 ? sines[1] : -sines[0], 0);
+                const scene_bin even =
+                    sum(z[0], sum(turned(&both[0], near), turned(&both[1], far)));
+                const scene_bin odd = sum(turned(&apart[0], first), turned(&apart[1], second));
+                p[span * (1 + q)] = minus_i(even, odd);
+                p[span * (4 - q)] = plus_i(even, odd);
             }
         }
     }
-    return bits;
 }
 #endif
 
-static uint32_t stage(uint32_t radix, scene_bin *bins, size_t span, uint32_t shift)
+static void stage(uint32_t radix, scene_bin *bins, size_t span)
 {
     switch (radix) {
 #if SCENE_FFT_RADIX_2
     case 2:
-        return stage_2(bins, span, shift);
+        stage_2(bins, span);
+        break;
 #endif
 #if SCENE_FFT_RADIX_3
     case 3:
-        return stage_3(bins, span, shift);
+        stage_3(bins, span);
+        break;
 #endif
 #if SCENE_FFT_RADIX_5
     case 5:
-        return stage_5(bins, span, shift);
+        stage_5(bins, span);
+        break;
 #endif
     default:
 #if SCENE_FFT_RADIX_4
-        return stage_4(bins, span, shift);
-#else
-        return 0;
+        stage_4(bins, span);
 #endif
+        break;
     }
 }
 
-static int32_t windowed(const scene_frontend *frontend, size_t sample)
+/* Sample 0 .. SCENE_WINDOW_SAMPLES - 1 of the frame, raised by `gain` bits, under the window. */
+static int64_t windowed(const scene_frontend *frontend, size_t sample, uint32_t gain)
 {
     size_t at, mirrored;
     if (sample >= SCENE_WINDOW_SAMPLES) {
@@ -233,70 +258,72 @@ static int32_t windowed(const scene_frontend *frontend, size_t sample)
         at -= SCENE_WINDOW_SAMPLES;
     }
     mirrored = sample <= SCENE_WINDOW_SAMPLES / 2 ? sample : SCENE_WINDOW_SAMPLES - sample;
-    return (int32_t)(((int64_t)frontend->ring[at] * window_q30[mirrored] +
-                      ((int64_t)1 << (29 - SAMPLE_BITS))) >>
-                     (30 - SAMPLE_BITS));
+    return ((int64_t)(frontend->ring[at] * ((int32_t)1 << gain)) * window_q31[mirrored] +
+            ((int64_t)1 << (30 - SCENE_SAMPLE_BITS))) >>
+           (31 - SCENE_SAMPLE_BITS);
 }
 
-/* Bits by which the block exceeds its headroom. */
-static uint32_t excess(uint32_t bits)
+/* Bits by which the frame's samples can be raised: quiet sound is as precise as loud sound. */
+static uint32_t gain_of(const scene_frontend *frontend)
 {
-    const uint32_t length = bit_length(bits);
-    return length > HEADROOM_BITS ? length - HEADROOM_BITS : 0;
+    uint32_t bits = 0;
+    size_t i;
+    for (i = 0; i < SCENE_WINDOW_SAMPLES; i++) {
+        const int32_t sample = frontend->ring[i];
+        bits |= (uint32_t)(sample ^ (sample >> 31));
+    }
+    return 15 - bit_length(bits);
 }
 
-static uint64_t squared(int32_t re, int32_t im)
-{
-    return (uint64_t)((int64_t)re * re) + (uint64_t)((int64_t)im * im);
-}
-
-/* The ring as power per bin; gives e with: power = bins[k].power * 2^e / 2^(2 SAMPLE_BITS + 32). */
-static uint32_t spectrum(scene_frontend *frontend)
+/* The ring as twice its spectrum; gives the bits that are left above the largest part of a bin. */
+static uint32_t spectrum(scene_frontend *frontend, uint32_t gain)
 {
     scene_bin *bins = frontend->bins;
-    uint32_t bits = 0, down = 0, shift, cut;
+    uint64_t bits;
     size_t k, s, span = 1;
 
     for (k = 0; k < HALF; k++) { /* even samples are real parts, odd ones imaginary parts */
         const size_t from = (size_t)order[k] * 2;
-        bits |= store(&bins[k], windowed(frontend, from), windowed(frontend, from + 1));
+        bins[k].re = windowed(frontend, from, gain);
+        bins[k].im = windowed(frontend, from + 1, gain);
     }
     for (s = 0; s < sizeof radices; s++) {
-        shift = excess(bits);
-        down += shift;
-        bits = stage(radices[s], bins, span, shift);
+        stage(radices[s], bins, span);
         span *= radices[s];
     }
-    shift = excess(bits);
-    down += shift;
-    /* Twice the spectrum is at most 2^(length + 2), its power 2^(2 length + 4). */
-    cut = 2 * bit_length(bits >> shift) + 4;
-    cut = cut > SCENE_POWER_BITS ? cut - SCENE_POWER_BITS : 0;
 
-    for (k = 0; k <= HALF / 2; k++) { /* bins k and HALF - k of the real transform together */
+    bins[HALF].re = 2 * (bins[0].re - bins[0].im);
+    bins[0].re = 2 * (bins[0].re + bins[0].im);
+    bins[HALF].im = bins[0].im = 0;
+    bits = magnitude(bins[0].re) | magnitude(bins[HALF].re);
+    for (k = 1; k <= HALF / 2; k++) { /* bins k and HALF - k of the real transform together */
         scene_bin *low = &bins[k], *high = &bins[HALF - k];
-        const int32_t a = shifted(low->z.re, shift), b = shifted(low->z.im, shift);
-        if (k == 0) {
-            low->power = squared(2 * (a + b), 0) >> cut;
-            high->power = squared(2 * (a - b), 0) >> cut;
-        } else {
-            const int32_t c = shifted(high->z.re, shift), d = shifted(high->z.im, shift);
-            const int32_t even_r = a + c, even_i = b - d;
-            int32_t cosine, sine, odd_r, odd_i;
-            twiddle(k, &cosine, &sine);
-            odd_r = rotated(b + d, cosine, a - c, -sine);
-            odd_i = -rotated(a - c, cosine, b + d, sine);
-            low->power = squared(even_r + odd_r, even_i + odd_i) >> cut;
-            high->power = squared(even_r - odd_r, even_i - odd_i) >> cut;
-        }
+        scene_bin even, odd;
+        even.re = low->re + high->re;
+        even.im = low->im - high->im;
+        odd.re = low->im + high->im;
+        odd.im = high->re - low->re;
+        odd = turned(&odd, twiddle(k));
+        *low = sum(even, odd);
+        *high = difference(even, odd); /* its conjugate, of the same power */
+        bits |= magnitude(low->re) | magnitude(low->im);
+        bits |= magnitude(high->re) | magnitude(high->im);
     }
-    return 2 * down + cut;
+    return NORMAL_BITS - bit_length(bits);
 }
 
-int32_t scene_log2_q20(uint64_t value)
+/* value^2 / 2^32 for |value| < 2^47; of the magnitude, since rounding must not give less than 0 */
+static inline uint64_t squared(int64_t value)
+{
+    const uint64_t size = magnitude(value);
+    const uint32_t high = (uint32_t)(size >> 16), low = (uint32_t)(size & 0xFFFF);
+    return (uint64_t)high * high + (((uint64_t)high * low) >> 15);
+}
+
+int64_t scene_decibels_q30(uint64_t value)
 {
     int32_t exponent = 63;
-    uint32_t mantissa, index, step;
+    uint32_t mantissa, index, part, slope, bend;
     while (value < ((uint64_t)1 << 56)) {
         value <<= 8;
         exponent -= 8;
@@ -306,39 +333,56 @@ int32_t scene_log2_q20(uint64_t value)
         exponent--;
     }
     mantissa = (uint32_t)(value >> 32); /* 1.0 = 2^31 */
-    index = (mantissa >> (31 - SCENE_LOG2_BITS)) & ((1u << SCENE_LOG2_BITS) - 1u);
-    step = (mantissa >> (15 - SCENE_LOG2_BITS)) & 0xFFFFu;
-    step *= (uint32_t)(log2_q20[index + 1] - log2_q20[index]);
-    return exponent * (1 << 20) + (int32_t)(log2_q20[index] + ((step + 0x8000u) >> 16));
+    index = (mantissa >> 23) & 0xFF;
+    part = mantissa & 0x7FFFFF; /* of one step of the table, in 2^-23 */
+    slope = decibels_q30[index + 1] - decibels_q30[index];
+    bend = slope - (decibels_q30[index + 2] - decibels_q30[index + 1]);
+    /* Newton's polynomial through three values of the table */
+    return (int64_t)exponent * SCENE_OCTAVE_Q30 + decibels_q30[index] +
+           (int64_t)(((uint64_t)part * slope + ((uint64_t)1 << 22)) >> 23) +
+           (int64_t)(((((uint64_t)part * ((1u << 23) - part)) >> 24) * bend) >> 23);
 }
 
-static int16_t level(uint64_t sum, uint32_t exponent, int32_t offset_q20)
+static int32_t level(uint64_t power, int32_t exponent, int32_t offset_q22)
 {
-    int64_t level_q8;
-    if (sum == 0) {
-        return SCENE_LOWEST_LEVEL_Q8;
+    int64_t level_q22;
+    if (power == 0) {
+        return SCENE_LOWEST_LEVEL_Q22;
     }
-    level_q8 = (int64_t)scene_log2_q20(sum) + (int64_t)exponent * (1 << 20);
-    level_q8 = level_q8 * SCENE_OCTAVE_Q20 + (int64_t)offset_q20 * (1 << 20); /* now Q40 */
-    level_q8 = (level_q8 + ((int64_t)1 << 31)) >> 32;
-    if (level_q8 < SCENE_LOWEST_LEVEL_Q8) {
-        return SCENE_LOWEST_LEVEL_Q8;
+    level_q22 = scene_decibels_q30(power) + (int64_t)exponent * SCENE_OCTAVE_Q30;
+    level_q22 = ((level_q22 + 0x80) >> 8) + offset_q22;
+    if (level_q22 < SCENE_LOWEST_LEVEL_Q22) {
+        return SCENE_LOWEST_LEVEL_Q22;
     }
-    return level_q8 > INT16_MAX ? INT16_MAX : (int16_t)level_q8;
+    return level_q22 > INT32_MAX ? INT32_MAX : (int32_t)level_q22;
 }
 
-static void make_frame(scene_frontend *frontend, int16_t *levels_q8)
+/* Between two neighbouring centres of bands, a bin's power is shared by them: a part falls to the
+   lower band, the rest to the upper one. */
+static void make_frame(scene_frontend *frontend, int32_t *levels_q22)
 {
-    const uint32_t exponent = spectrum(frontend);
-    const uint16_t *weight = mel_weights;
+    const uint32_t gain = gain_of(frontend), room = spectrum(frontend, gain);
+    /* 1.0 is 2^15 of int16, twice the spectrum is here, and squared() gives 2^-32 of the square. */
+    const int32_t exponent =
+        32 + SCENE_POWER_CUT - 2 * (16 + SCENE_SAMPLE_BITS + (int32_t)(gain + room));
+    const uint32_t *share = mel_falling_q32;
+    const scene_bin *bin = frontend->bins + SCENE_FIRST_BIN;
+    uint64_t rising = 0;
     size_t band, i;
-    for (band = 0; band < SCENE_FRONTEND_MELS; band++) {
-        const scene_bin *bin = frontend->bins + mel_first[band];
-        uint64_t sum = 0;
-        for (i = 0; i < mel_count[band]; i++) {
-            sum += bin[i].power * *weight++;
+    for (band = 0; band <= SCENE_FRONTEND_MELS; band++) { /* what lies under centre `band` */
+        uint64_t all = 0, falling = 0;
+        for (i = 0; i < mel_count[band]; i++, bin++) {
+            const int64_t scale = (int64_t)1 << room;
+            const uint64_t power =
+                (squared(bin->re * scale) + squared(bin->im * scale)) >> SCENE_POWER_CUT;
+            all += power;
+            falling += (power >> 32) * *share + (((power & 0xFFFFFFFFu) * *share) >> 32);
+            share++;
         }
-        levels_q8[band] = level(sum, exponent, mel_offset_q20[band]);
+        if (band > 0) {
+            levels_q22[band - 1] = level(rising + falling, exponent, mel_offset_q22[band - 1]);
+        }
+        rising = all - falling;
     }
 }
 
@@ -349,7 +393,7 @@ void scene_frontend_reset(scene_frontend *frontend)
 }
 
 size_t scene_frontend_push(scene_frontend *frontend, const int16_t *samples, size_t count,
-                           int16_t levels_q8[SCENE_FRONTEND_MELS], int *ready)
+                           int32_t levels_q22[SCENE_FRONTEND_MELS], int *ready)
 {
     const size_t taken = count < frontend->wanted ? count : frontend->wanted;
     size_t i;
@@ -360,7 +404,7 @@ size_t scene_frontend_push(scene_frontend *frontend, const int16_t *samples, siz
     frontend->wanted -= taken;
     *ready = frontend->wanted == 0;
     if (*ready) {
-        make_frame(frontend, levels_q8);
+        make_frame(frontend, levels_q22);
         frontend->wanted = SCENE_HOP_SAMPLES;
     }
     return taken;

@@ -1,7 +1,7 @@
 /* Sound to log-mel spectrogram, one frame after the other, in integers.
 
-       int16 samples -> ring of one analysis window -> Hann window -> real FFT, block floating point
-                     -> power -> mel bands -> decibels in Q8.8
+       int16 samples -> ring of one analysis window -> raised to full scale -> Hann window
+                     -> real FFT, 46 bits -> power -> mel bands -> decibels in Q9.22
 
    Frame k is made of samples k * hop .. k * hop + window - 1, however the samples were cut into
    calls. Nothing is padded: the first frame is there after one window, each further one after one
@@ -15,13 +15,10 @@
 
 #include "frontend_settings.h"
 
-/* One bin of the spectrum: first complex, then its power. */
-typedef union {
-    struct {
-        int32_t re;
-        int32_t im;
-    } z;
-    uint64_t power;
+/* One bin of the spectrum. */
+typedef struct {
+    int64_t re;
+    int64_t im;
 } scene_bin;
 
 /* Belongs to the caller; fill it with scene_frontend_reset. */
@@ -35,15 +32,15 @@ typedef struct {
 void scene_frontend_reset(scene_frontend *frontend);
 
 /* Takes samples until a frame is complete or none is left; gives how many it took. *ready says
-   whether levels_q8 was written: the frame's bands in 1/256 dB, saturated at both ends.
+   whether levels_q22 was written: the frame's bands in 2^-22 dB, saturated at both ends.
 
-   SCENE_REFERENCE_FIXED 1: levels are under the fixed reference and floored at -80 dB, ready for
-   the network. 0: levels are over mel power 1, and the window's loudest one has still to be
-   subtracted (scene.c does that). */
+   SCENE_REFERENCE_FIXED 1: levels are under the fixed reference and floored at -80 dB. 0: levels are
+   over mel power 1, and the window's loudest one has still to be subtracted. Either way scene.c
+   rounds them to the 1/256 dB of the network, once, at the end. */
 size_t scene_frontend_push(scene_frontend *frontend, const int16_t *samples, size_t count,
-                           int16_t levels_q8[SCENE_FRONTEND_MELS], int *ready);
+                           int32_t levels_q22[SCENE_FRONTEND_MELS], int *ready);
 
-/* log2(value) in 2^-20, value at least 1; the error is at most 4 steps (0.000012 dB of power). */
-int32_t scene_log2_q20(uint64_t value);
+/* 10 log10(value) in 2^-30, value at least 1; the error is below 40 steps (0.00000004 dB). */
+int64_t scene_decibels_q30(uint64_t value);
 
 #endif

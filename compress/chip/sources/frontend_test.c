@@ -4,15 +4,14 @@
 #include "frontend.h"
 
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include "frontend_golden.h"
 
-#define LARGEST_DIFFERENCE_Q8 25 /* 0.1 dB */
+#define LARGEST_DIFFERENCE_Q22 4096 /* 0.001 dB */
 
 static scene_frontend frontend;
-static int16_t levels[SCENE_GOLDEN_FRAMES][SCENE_FRONTEND_MELS];
+static int32_t levels[SCENE_GOLDEN_FRAMES][SCENE_FRONTEND_MELS];
 
 static size_t frames_of(size_t chunk)
 {
@@ -25,7 +24,7 @@ static size_t frames_of(size_t chunk)
         at += count;
         while (count > 0) {
             int ready;
-            int16_t frame[SCENE_FRONTEND_MELS];
+            int32_t frame[SCENE_FRONTEND_MELS];
             const size_t taken = scene_frontend_push(&frontend, samples, count, frame, &ready);
             samples += taken;
             count -= taken;
@@ -41,8 +40,9 @@ static size_t frames_of(size_t chunk)
 int main(void)
 {
     static const size_t chunks[] = {SCENE_GOLDEN_SAMPLES, 1, 7, 160, SCENE_HOP_SAMPLES + 1};
-    static int16_t first[SCENE_GOLDEN_FRAMES][SCENE_FRONTEND_MELS];
-    int worst = 0, compared = 0, faults = 0;
+    static int32_t first[SCENE_GOLDEN_FRAMES][SCENE_FRONTEND_MELS];
+    int64_t worst = 0;
+    int compared = 0, faults = 0;
     size_t c, frame, band;
     for (c = 0; c < sizeof chunks / sizeof chunks[0]; c++) {
         const size_t found = frames_of(chunks[c]);
@@ -59,13 +59,14 @@ int main(void)
     }
     for (frame = 0; frame < SCENE_GOLDEN_FRAMES; frame++) {
         for (band = 0; band < SCENE_FRONTEND_MELS; band++) {
-            if (golden_levels[frame][band] > SCENE_GOLDEN_ABOVE_Q8) {
-                const int difference = abs(first[frame][band] - golden_levels[frame][band]);
-                worst = difference > worst ? difference : worst;
+            if (golden_levels[frame][band] > SCENE_GOLDEN_ABOVE_Q22) {
+                const int64_t apart = (int64_t)first[frame][band] - golden_levels[frame][band];
+                worst = apart > worst ? apart : -apart > worst ? -apart : worst;
                 compared++;
             }
         }
     }
-    printf("front end: largest difference %d/256 dB over %d levels\n", worst, compared);
-    return faults > 0 || compared == 0 || worst > LARGEST_DIFFERENCE_Q8;
+    printf("front end: largest difference %ld millionths of a dB over %d levels\n",
+           (long)((worst * 1000000) >> 22), compared);
+    return faults > 0 || compared == 0 || worst > LARGEST_DIFFERENCE_Q22;
 }

@@ -7,9 +7,15 @@
 
 typedef char scene_frontend_fits_model[SCENE_FRONTEND_MELS == SCENE_MELS ? 1 : -1];
 
+#if SCENE_REFERENCE_FIXED
+typedef int16_t stored_level; /* 1/256 dB */
+#else
+typedef int32_t stored_level; /* 2^-22 dB: rounded when the window's reference is known */
+#endif
+
 static struct {
     scene_frontend frontend;
-    int16_t window_q8[SCENE_INPUT_SIZE]; /* (mels, frames) */
+    stored_level window[SCENE_INPUT_SIZE]; /* (mels, frames) */
 #if !SCENE_REFERENCE_FIXED
     int16_t decibels_q8[SCENE_INPUT_SIZE];
 #endif
@@ -25,21 +31,30 @@ void scene_reset(void)
     scene_frontend_reset(&state.frontend);
 }
 
+/* 2^-22 dB to 1/256 dB, not below -80 dB. */
+static int16_t rounded_q8(int64_t level_q22)
+{
+    const int64_t level_q8 = (level_q22 + (1 << 13)) >> 14;
+    if (level_q8 < SCENE_FLOOR_Q8) {
+        return SCENE_FLOOR_Q8;
+    }
+    return level_q8 > INT16_MAX ? INT16_MAX : (int16_t)level_q8;
+}
+
 static void encode_window(void)
 {
 #if SCENE_REFERENCE_FIXED
-    scene_encode(state.window_q8, scene_input());
+    scene_encode(state.window, scene_input());
 #else
     /* 0 dB is the loudest level of the window, as in training; a quiet window has a fixed one. */
-    const int16_t *level = state.window_q8;
-    int32_t reference = SCENE_QUIETEST_REFERENCE_Q8;
+    const int32_t *level = state.window;
+    int32_t reference = SCENE_QUIETEST_REFERENCE_Q22;
     size_t i;
     for (i = 0; i < SCENE_INPUT_SIZE; i++) {
         reference = level[i] > reference ? level[i] : reference;
     }
     for (i = 0; i < SCENE_INPUT_SIZE; i++) {
-        const int32_t decibels = level[i] - reference;
-        state.decibels_q8[i] = (int16_t)(decibels > SCENE_FLOOR_Q8 ? decibels : SCENE_FLOOR_Q8);
+        state.decibels_q8[i] = rounded_q8((int64_t)level[i] - reference);
     }
     scene_encode(state.decibels_q8, scene_input());
 #endif
@@ -51,7 +66,7 @@ static void advance(void)
 #if SCENE_STEP_FRAMES < SCENE_FRAMES
     size_t band;
     for (band = 0; band < SCENE_MELS; band++) {
-        int16_t *row = state.window_q8 + band * SCENE_FRAMES;
+        stored_level *row = state.window + band * SCENE_FRAMES;
         memmove(row, row + SCENE_STEP_FRAMES,
                 (SCENE_FRAMES - SCENE_STEP_FRAMES) * sizeof row[0]);
     }
@@ -103,9 +118,9 @@ size_t scene_push(const int16_t *samples, size_t count, scene_decision *found)
     size_t taken = 0, band;
     found->ready = 0;
     while (taken < count && !found->ready) {
-        int16_t levels_q8[SCENE_FRONTEND_MELS];
+        int32_t levels_q22[SCENE_FRONTEND_MELS];
         int frame;
-        taken += scene_frontend_push(&state.frontend, samples + taken, count - taken, levels_q8,
+        taken += scene_frontend_push(&state.frontend, samples + taken, count - taken, levels_q22,
                                      &frame);
         if (!frame) {
             break;
@@ -115,7 +130,12 @@ size_t scene_push(const int16_t *samples, size_t count, scene_decision *found)
             continue;
         }
         for (band = 0; band < SCENE_MELS; band++) {
-            state.window_q8[band * SCENE_FRAMES + state.filled] = levels_q8[band];
+            stored_level *stored = &state.window[band * SCENE_FRAMES + state.filled];
+#if SCENE_REFERENCE_FIXED
+            *stored = rounded_q8(levels_q22[band]);
+#else
+            *stored = levels_q22[band];
+#endif
         }
         state.filled++;
         if (state.filled == SCENE_FRAMES) {
