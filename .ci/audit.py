@@ -6,7 +6,8 @@
 FILE is JSON: one record of the OSV schema, or a list of them, as osv.dev and the advisory database
 of the Python Packaging Authority publish them.
 
-Exit code 0: nothing known; 1: something is; 2: the file cannot be read; 3: NOTHING WAS CHECKED.
+Exit code 0: nothing known; 1: something is; 2: the file cannot be read; 3: nothing was
+checked, or not all, which it says.
 """
 
 import argparse
@@ -79,7 +80,7 @@ def from_file(path: Path) -> int:
         print(f"error: {path}: not a file of OSV records ({type(error).__name__}: {error})",
               file=sys.stderr)  # fmt: skip
         return UNREADABLE
-    return tell(found, f"{len(records)} records of {path}")
+    return tell(found, len(locked()), f"{len(records)} records of {path}")
 
 
 def from_service() -> int:
@@ -97,24 +98,29 @@ def from_service() -> int:
             print(f"NOTHING WAS CHECKED: {last}; {advice}", file=sys.stderr)
             return UNCHECKED
         packages = json.loads(answer.read_text(encoding="utf-8"))["dependencies"]
-    skipped = [p for p in packages if "skip_reason" in p]
-    if len(packages) - len(skipped) < len(locked()):
-        print(f"NOTHING IS KNOWN of {', '.join(p['name'] for p in skipped) or 'some packages'}",
-              file=sys.stderr)  # fmt: skip
+    # An index that is a mirror may know the packages without their advisories.
+    checked = {canonicalize_name(p["name"]): p for p in packages if "skip_reason" not in p}
+    unchecked = sorted(set(locked()) - set(checked))
+    if not checked:
+        reasons = [package["skip_reason"] for package in packages] or ["an empty answer"]
+        print(f"NOTHING WAS CHECKED: {reasons[0]}; or give --advisories FILE", file=sys.stderr)
         return UNCHECKED
     found = [
         f"{package['name']} {package['version']}: {hole['id']}, "
         f"fixed in {', '.join(hole['fix_versions']) or 'no version yet'}"
-        for package in packages
-        for hole in package.get("vulns", ())
+        for package in checked.values()
+        for hole in package["vulns"]
     ]
-    return tell(found, "the advisory service")
+    code = tell(found, len(checked), "the advisory service")
+    if unchecked:
+        print(f"NOT CHECKED: {', '.join(unchecked)}", file=sys.stderr)
+    return code or (UNCHECKED if unchecked else 0)
 
 
-def tell(found: list[str], source: str) -> int:
+def tell(found: list[str], checked: int, source: str) -> int:
     for line in found:
         print(line)
-    print(f"{len(found)} known in {len(locked())} locked packages, by {source}")
+    print(f"{len(found)} known in {checked} of {len(locked())} locked packages, by {source}")
     return FOUND if found else 0
 
 

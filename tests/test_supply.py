@@ -6,6 +6,7 @@ import importlib.util
 import json
 import re
 import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
@@ -158,9 +159,12 @@ def test_audit_of_a_file(tmp_path, capsys):
         ({"dependencies": [{"name": n, "version": v, "vulns": [{"id": "P", "fix_versions": []}]}
                            for n, v in LOCKED.items()]}, 1),
         ({"dependencies": [{"name": n, "skip_reason": "unknown"} for n in LOCKED]}, 3),
+        ({"dependencies": [{"name": "numpy", "vulns": []}]}, 3),
+        ({"dependencies": [{"name": "numpy", "version": "1", "vulns": [
+            {"id": "P", "fix_versions": ["2"]}]}]}, 1),
     ],
 )  # fmt: skip
-def test_audit_by_the_service_says_when_it_checked_nothing(answer, code, monkeypatch):
+def test_audit_by_the_service_says_what_it_did_not_check(answer, code, monkeypatch, capsys):
     def pip_audit(command, **_):
         if answer:
             Path(command[-1]).write_text(json.dumps(answer), encoding="utf-8")
@@ -168,3 +172,33 @@ def test_audit_by_the_service_says_when_it_checked_nothing(answer, code, monkeyp
 
     monkeypatch.setattr(audit.subprocess, "run", pip_audit)
     assert audit.from_service() == code
+    complete = answer and len(answer["dependencies"]) == len(LOCKED) and code != 3
+    assert ("CHECKED: " in capsys.readouterr().err) is not bool(complete)
+
+
+@pytest.mark.parametrize(
+    ("said", "code", "word"),
+    [
+        ("", 0, "every file by its hash"),
+        ("ERROR: No matching distribution found for torch==2.13.0", 0, "WITHOUT hashes"),
+        ("ERROR: THESE PACKAGES DO NOT MATCH THE HASHES FROM THE REQUIREMENTS FILE", 1, "error: "),
+        ("ERROR: Could not install: No space left on device", 1, "error: "),
+    ],
+)
+def test_the_lock_gives_way_to_a_smaller_index_but_not_to_other_files(said, code, word, tmp_path):
+    python = tmp_path / "python"
+    python.write_text(
+        f"""#!/bin/sh
+[ "$2" != pip ] && exec "{sys.executable}" "$@"
+echo "{said}" >&2; [ -z "{said}" ]
+"""
+    )
+    python.chmod(0o755)
+    lock = tmp_path / "lock"
+    lock.write_text(f"# {script('lock').target()}.\n")
+    command = [str(ROOT / ".ci" / "install_locked"), str(python), str(lock)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == code and word in done.stdout + done.stderr
+    lock.write_text("# Python 2.7, plan9 vax.\n")
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0 and "pyproject.toml's bounds hold instead" in done.stdout
