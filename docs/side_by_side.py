@@ -317,7 +317,7 @@ def folds(found: Found) -> str | None:
     """Table 2 in the report's form: test held out once, the rest over folds."""
     parts = []
     for name in NETWORKS:
-        file = found.file(f"{name}-crossval-scenes-6000-*/crossval.json")
+        file = found.file(f"{name}-crossval-scenes-*/crossval.json")
         if file is None:
             continue
         told = runs.read_json(file)
@@ -372,7 +372,7 @@ def ensembles(found: Found) -> str | None:
     if not large:
         return None
     rows = [("dsc500", f"{large[0].metrics()['params']:,}", seeds(large), accuracy(large),
-             loss(large), "")]  # fmt: skip
+             loss(large), "", "")]  # fmt: skip
     groups: dict[str, list[Run]] = {}
     for run in found.pick(SMALL, "ensemble"):
         groups.setdefault(run.name, []).append(run)
@@ -381,14 +381,15 @@ def ensembles(found: Found) -> str | None:
         alone = short(found, name)
         if alone:
             rows.append((name, f"{alone[0].metrics()['params']:,}", seeds(alone), accuracy(alone),
-                         loss(alone), gain(alone, large)))  # fmt: skip
+                         loss(alone), "", gain(alone, large)))  # fmt: skip
     for name in sorted(groups, key=lambda name: (name.split()[1], int(name.split("x")[0]))):
         group = groups[name]
         rows.append((f"**{name}**", f"{group[0].metrics()['params']:,}",
                      f"from {seeds(group)}",
-                     accuracy(group), loss(group), gain(group, large)))  # fmt: skip
+                     accuracy(group), loss(group), gain(group, short(found, name.split()[1])),
+                     gain(group, large)))  # fmt: skip
     head = ("network", "parameters", "seeds", "test accuracy", "test loss",
-            "minus dsc500, points")  # fmt: skip
+            "minus one such network, points", "minus dsc500, points")  # fmt: skip
     text = table(head, rows)
     taught = found.pick(SMALL, "distill", name="dsc50", epochs=SHORT_EPOCHS)
     twins = {run.manifest["seed"]: run for run in short(found, "dsc50")}
