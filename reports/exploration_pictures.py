@@ -10,7 +10,9 @@ from typing import Any
 from reports.exploration import HIGHEST_DB, LOWEST_DB, Axes, Panel, span_of
 
 _DPI = 100
-_COLOURS = 192
+_COLOURS = "magma"
+_LEVELS = 192
+"""Colours of the scale, 0.4 dB each over 80 dB."""
 
 
 def save_spectrograms(
@@ -18,9 +20,11 @@ def save_spectrograms(
 ) -> None:
     """Spectrograms in rows, with Hz and seconds where they are known. own_scale: that of the
     values, as for means; else -80 to 0 dB."""
+    from matplotlib import colormaps
     from matplotlib.figure import Figure
 
     columns = max(len(row) for row in rows)
+    colours = colormaps[_COLOURS].resampled(_LEVELS)
     low, high = span_of(rows) if own_scale else (LOWEST_DB, HIGHEST_DB)
     figure = Figure(figsize=(2.7 * columns + 0.9, 1.62 * len(rows) + 0.5), dpi=_DPI,
                     layout="constrained")  # fmt: skip
@@ -32,7 +36,7 @@ def save_spectrograms(
                 axis.set_visible(False)
                 continue
             shown = axis.imshow(
-                rows[i][j].values, vmin=low, vmax=high, cmap="magma", origin="lower",
+                rows[i][j].values, vmin=low, vmax=high, cmap=colours, origin="lower",
                 aspect="auto", interpolation="nearest",
             )  # fmt: skip
             axis.set_title(rows[i][j].title, fontsize=8.5, loc="left", pad=3)
@@ -82,13 +86,24 @@ def save_values(figures: Mapping[str, Any], picture: Path) -> None:
     floors.set_xlabel(f"bins at {low:g} dB (%)")
     for axis in (values, floors):
         axis.spines[["top", "right"]].set_visible(False)
-    _save(figure, picture)
+    figure.savefig(picture, format="png")
 
 
 def _save(figure: Any, picture: Path) -> None:
-    """As PNG of few colours: a third of the bytes, and spectrograms have no more."""
+    """As PNG with the colours of the scale and greys for the words: half the bytes."""
+    import numpy as np
+    from matplotlib import colormaps
     from PIL import Image
 
+    scale = colormaps[_COLOURS].resampled(_LEVELS)(np.arange(_LEVELS), bytes=True)[:, :3]
+    greys = np.linspace(0, 255, 256 - _LEVELS).astype(np.uint8)[:, None].repeat(3, axis=1)
+    palette = np.concatenate([scale, greys])
     drawn = io.BytesIO()
     figure.savefig(drawn, format="png")
-    Image.open(drawn).convert("RGB").quantize(_COLOURS).save(picture, format="png", optimize=True)
+    pixels = np.asarray(Image.open(drawn).convert("RGB"))
+    found, which = np.unique(pixels.reshape(-1, 3), axis=0, return_inverse=True)
+    distances = np.square(found[:, None].astype(int) - palette.astype(int)).sum(-1)
+    nearest = distances.argmin(1).astype(np.uint8)[which.reshape(pixels.shape[:2])]
+    image = Image.fromarray(nearest)
+    image.putpalette(palette.ravel().tolist())
+    image.save(picture, format="png", optimize=True)
