@@ -451,7 +451,7 @@ class DistillConfig(DataOptions, RunOptions, RecipeOptions, TeachingOptions, Inp
 
 
 @dataclass(frozen=True, kw_only=True)
-class CrossvalConfig(DataOptions, RunOptions, RecipeOptions, TeachingOptions):
+class CrossvalConfig(DataOptions, RunOptions, RecipeOptions, TeachingOptions, InputOptions):
     """python -m compress.crossval"""
 
     student: str = option("audiobot500", "student to train (python -m compress lists them)")
@@ -485,7 +485,7 @@ class CrossvalConfig(DataOptions, RunOptions, RecipeOptions, TeachingOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class SweepConfig(DataOptions, RunOptions, RecipeOptions, TeachingOptions):
+class SweepConfig(DataOptions, RunOptions, RecipeOptions, TeachingOptions, InputOptions):
     """python -m compress.sweep"""
 
     student: str = option("audiobot500", "student to search for (python -m compress lists them)")
@@ -530,7 +530,7 @@ class SearchConfig(DataOptions, RunOptions, RecipeOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class EnsembleConfig(DataOptions, RunOptions, RecipeOptions):
+class EnsembleConfig(DataOptions, RunOptions, RecipeOptions, InputOptions):
     """python -m compress.ensemble"""
 
     member: tuple[Path, ...] = option((), "run folder of a member")
@@ -615,6 +615,9 @@ class ExploreConfig(DataOptions):
         most=20,
     )
     augmentations: bool = option(False, "show each augmentation on clips of the set as well")
+    pictures: bool = option(
+        False, "write spectrograms.png, values.png and means.png beside the page, for documents"
+    )
     frontend: str = option(
         "recorded",
         "Hz and seconds of the axes: as the set recorded them, or this project's defaults where it "

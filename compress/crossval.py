@@ -56,6 +56,8 @@ def run(config: CrossvalConfig) -> int:
 
 
 def _check(config: CrossvalConfig) -> None:
+    from compress import fold_jobs
+
     if config.fold_index is not None and config.collect:
         raise InputError("--fold-index and --collect exclude each other; give one")
     if config.engine != "local" and not config.scheduler:
@@ -65,6 +67,7 @@ def _check(config: CrossvalConfig) -> None:
         )
     if config.engine == "local" and config.scheduler:
         raise InputError("--scheduler: needs --engine dask or --engine ray")
+    fold_jobs.check_engine(config.engine)
 
 
 def folds_of(data: SpectrogramSet, config: CrossvalConfig) -> list[int]:
@@ -106,7 +109,7 @@ def _one_fold(
     if fold not in folds:
         raise InputError(f"--fold-index {fold}: the folds are {folds[0]} to {folds[-1]}")
     chosen = {"fold": fold, "folds": None if data.folds is not None else config.folds}
-    session = open_session(_as_data_options(config, chosen), config)
+    session = open_session(_as_data_options(config, chosen), config, config.normalise)
     run = train_student(session, config, recipe, teacher_recipes)
     found = run.metrics()["splits"]["test"]
     record = {"fold": fold, "run": os.path.relpath(run.folder, folder), "key": run.key}

@@ -87,7 +87,7 @@ def _trained(config: EnsembleConfig, student: str) -> list[Run]:
 
     recipe = recipes.chosen(config.recipe, student, config)
     options = config if config.data is not None else dataclasses.replace(config, data="scenes")
-    session = open_session(options, options)
+    session = open_session(options, options, config.normalise)
     members = []
     for seed in range(config.seed, config.seed + config.seeds):
         member = dataclasses.replace(session, seed=seed)

@@ -12,7 +12,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
 
@@ -96,9 +95,7 @@ def combine(members: Sequence[Run], how: str) -> tuple[Ensemble, Any]:
     for run in members:
         network, normalisation = checkpoint.load(run)
         common = common or normalisation
-        if not np.array_equal(common.mean, normalisation.mean) or not np.array_equal(
-            common.deviation, normalisation.deviation
-        ):
+        if common.to_dict() != normalisation.to_dict():
             raise InputError(
                 f"{run.folder}: was trained with another normalisation than {members[0].folder}"
             )

@@ -7,6 +7,7 @@ change of a recipe does to clips of the set.
 from __future__ import annotations
 
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from compress import cli
@@ -66,6 +67,8 @@ def run(config: ExploreConfig) -> int:
         "notes": notes,
     }
     runs.write_json(out / "explore.json", described)
+    if config.pictures:
+        _save_pictures(found, out)
     for line in lines_of(data, figures, duplicates, notes):
         cli.say(line)
     cli.say(
@@ -73,6 +76,23 @@ def run(config: ExploreConfig) -> int:
         f"Next: python -m compress.distill --student dsc500 --data {config.data}"
     )
     return 0
+
+
+def _save_pictures(found: Any, folder: Path) -> None:
+    """The figures of the page as PNG files."""
+    from compress import runs
+    from reports import exploration as pages
+    from reports import exploration_pictures as pictures
+
+    if found.examples:
+        with runs.atomic_path(folder / "spectrograms.png") as path:
+            pictures.save_spectrograms(found.examples, found.axes, path)
+    if found.means:
+        means = pages.in_rows(found.means, 3)
+        with runs.atomic_path(folder / "means.png") as path:
+            pictures.save_spectrograms(means, found.axes, path, own_scale=True)
+    with runs.atomic_path(folder / "values.png") as path:
+        pictures.save_values(found.figures, path)
 
 
 def _split(config: ExploreConfig, data: SpectrogramSet) -> tuple[Split | None, list[str]]:

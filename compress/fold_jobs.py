@@ -10,6 +10,7 @@ from its checkpoint. A fold whose input is wrong is not: its one line is handed 
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import os
 import socket
 import subprocess
@@ -198,9 +199,20 @@ def _ends(
         yield from joblib.Parallel(**backend, batch_size=1, pre_dispatch="all")(work)
 
 
+def check_engine(engine: str) -> None:
+    """Refuse an engine whose package is missing, before any data is read."""
+    package, extra = {"dask": ("distributed", "cluster"), "ray": ("ray", "ray")}.get(
+        engine, (None, "")
+    )
+    if package and importlib.util.find_spec(package) is None:
+        raise InputError(
+            f"--engine {engine}: the package is not installed; pip install '.[{extra}]'"
+        )
+
+
 @contextlib.contextmanager
 def _engine(engine: str, scheduler: str | None) -> Iterator[Any]:
-    """joblib on a cluster that is up; raises InputError where it is not, or not installed."""
+    """joblib on a cluster that is up; raises InputError where it is not."""
     if engine == "local":
         yield
         return
@@ -221,11 +233,6 @@ def _engine(engine: str, scheduler: str | None) -> Iterator[Any]:
                 ray.init(address=scheduler, ignore_reinit_error=True, log_to_driver=False)
                 stack.callback(ray.shutdown)
                 register_ray()
-        except ImportError:
-            extra = "ray" if engine == "ray" else "cluster"
-            raise InputError(
-                f"--engine {engine}: the package is not installed; pip install '.[{extra}]'"
-            ) from None
         except (OSError, TimeoutError, ValueError) as error:
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             start = "dask scheduler, dask worker ADDRESS" if engine == "dask" else "ray start"

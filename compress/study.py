@@ -51,9 +51,10 @@ def claim(folder: Path, identity: Mapping[str, Any]) -> None:
             runs.write_json(path, dict(identity))
             return
         found = runs.read_json(path)
-    differing = [key for key in identity if found.get(key) != identity[key]]
+    keys = dict.fromkeys([*identity, *found])
+    differing = [key for key in keys if found.get(key) != identity.get(key)]
     if differing:
-        first = [f"{key} {_short(found.get(key))}, not {_short(identity[key])}"
+        first = [f"{key} {_short(found.get(key))}, not {_short(identity.get(key))}"
                  for key in differing[:3]]  # fmt: skip
         raise InputError(
             f"{folder}: is a study of {found.get('student')} on {found.get('data')}; asked for is "

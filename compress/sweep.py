@@ -39,7 +39,7 @@ def run(config: SweepConfig) -> int:
     from compress import runs
     from compress.session import open_session
 
-    session = open_session(config, config)
+    session = open_session(config, config, config.normalise)
     space, left_out = usable(config.student, space, session)
     if left_out:
         cli.say(f"note      {config.student} takes no {', '.join(left_out)}: not searched")
@@ -99,6 +99,7 @@ def _identity(
         "content": session.data.content_hash,
         "split": session.split.digest(),
         "seed": config.seed,
+        **({} if config.normalise == "band" else {"normalise": config.normalise}),
         "recipe": {k: v for k, v in dataclasses.asdict(recipe).items() if k not in space},
         "space": {key: dataclasses.asdict(part) for key, part in space.items()},
         "teachers": list(config.teacher),
@@ -220,9 +221,10 @@ def _finish(config: SweepConfig, folder: Path, trials: Study, recipe: Recipe) ->
         + ", ".join(f"{key} {_shown(value)}" for key, value in best["values"].items())
     )
     command = "distill" if config.teacher else "train"
+    normalise = "" if config.normalise == "band" else f" --normalise {config.normalise}"
     cli.say(
         f"The study lies in {folder} (sweep.html, {RESULT}). Next: python -m compress.{command} "
-        f"--student {config.student} --recipe {folder / BEST}"
+        f"--student {config.student} --recipe {folder / BEST}{normalise}"
     )
     return 0
 

@@ -134,7 +134,7 @@ def page(found: Exploration) -> str:
         + "</div>",
         "<h2>Mean spectrograms</h2>",
         _figure(
-            grid(_in_rows(found.means, 3), found.axes, "mean spectrogram of each class", _span),
+            grid(in_rows(found.means, 3), found.axes, "mean spectrogram of each class", span_of),
             "<b>Mean of all windows of a class</b>, in dB. The scale is that of the means, which "
             "span less than single windows.",
         ),
@@ -354,14 +354,14 @@ def _whole(rows: Sequence[Sequence[Panel]]) -> tuple[float, float]:
     return LOWEST_DB, HIGHEST_DB
 
 
-def _span(rows: Sequence[Sequence[Panel]]) -> tuple[float, float]:
+def span_of(rows: Sequence[Sequence[Panel]]) -> tuple[float, float]:
     """Round ends around all values."""
     low = min(float(panel.values.min()) for row in rows for panel in row)
     high = max(float(panel.values.max()) for row in rows for panel in row)
     return 5 * math.floor(low / 5), max(5 * math.ceil(high / 5), 5 * math.floor(low / 5) + 5)
 
 
-def _in_rows(panels: Sequence[Panel], columns: int) -> list[Sequence[Panel]]:
+def in_rows(panels: Sequence[Panel], columns: int) -> list[Sequence[Panel]]:
     return [panels[at : at + columns] for at in range(0, len(panels), columns)]
 
 

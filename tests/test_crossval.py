@@ -251,6 +251,17 @@ def test_a_scheduler_that_does_not_answer_is_one_line(npy_data, tmp_path, capsys
     assert "no dask scheduler answers" in error and error.count("\n") == 1
 
 
+@pytest.mark.parametrize(("engine", "extra"), [("dask", "cluster"), ("ray", "ray")])
+def test_an_engine_that_is_not_installed_is_refused_before_any_data(
+    engine, extra, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.setattr(fold_jobs.importlib.util, "find_spec", lambda name: None)
+    given = ["--engine", engine, "--scheduler", "x:1", "--data", "nowhere", "--runs", tmp_path]
+    assert run_crossval(*given) == 2
+    assert f"pip install '.[{extra}]'" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir()), "nothing half-written"
+
+
 @pytest.mark.parametrize("script", ["crossval.slurm", "crossval.lsf"])
 def test_submit_scripts_name_the_fold(script, tmp_path):
     """What the scheduler runs, with a stand-in for python that prints its arguments."""

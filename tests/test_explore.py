@@ -147,6 +147,16 @@ def test_command_on_spectrograms(npy_data, tmp_path, capsys):
     again = tmp_path / "again"
     assert explored("--data", str(npy_data), "--out", str(again), "--augmentations") == 0
     assert (again / "explore.json").read_text() == (out / "explore.json").read_text()
+    assert not list(out.glob("*.png"))
+
+
+def test_pictures_for_documents(npy_data, tmp_path):
+    assert explored("--data", str(npy_data), "--out", str(tmp_path), "--pictures") == 0
+    names = {file.name for file in tmp_path.glob("*.png")}
+    assert names == {"spectrograms.png", "values.png", "means.png"}
+    for name in names:
+        file = (tmp_path / name).read_bytes()
+        assert file.startswith(b"\x89PNG") and len(file) < 150_000
 
 
 def test_drawings_are_well_formed_and_names_are_escaped():

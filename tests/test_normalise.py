@@ -181,6 +181,23 @@ def test_it_is_saved_with_the_weights_and_recorded(tmp_path, npy_data):
     assert run.metrics()["agreement"]["largest_logit_difference"] < 1e-4
 
 
+def test_folds_trials_and_members_take_it_too(tmp_path, npy_data, capsys):
+    pytest.importorskip("optuna")
+    from compress import cli, crossval, ensemble, sweep
+    from compress.config import CrossvalConfig, EnsembleConfig, SweepConfig
+
+    common = ["--student", "audiobot50", "--data", str(npy_data), "--epochs", "1"]
+    common += ["--batch-size", "64", "--normalise", "mixture", "--runs", str(tmp_path)]
+    given = [*common, "--folds", "2", "--fold-index", "1"]
+    assert cli.main(CrossvalConfig, crossval.run, "", given) == 0
+    assert cli.main(EnsembleConfig, ensemble.run, "", [*common, "--seeds", "2"]) == 0
+    made = [runs.open_run(file.parent) for file in tmp_path.glob("*/manifest.json")]
+    kinds = {run.manifest["stage"]: checkpoint.load(run)[1].kind for run in made}
+    assert kinds == {"train": "mixture", "ensemble": "mixture"} and len(made) == 4
+    assert cli.main(SweepConfig, sweep.run, "", [*common, "--trials", "1"]) == 0
+    assert "best.toml --normalise mixture" in capsys.readouterr().out
+
+
 def test_a_teacher_of_the_other_kind_sees_the_same_spectrograms(finished_run):
     from compress.teaching import _in_our_units
 

@@ -239,12 +239,23 @@ def test_verify_finds_the_study_again_and_names_what_was_changed(swept, tmp_path
 
 @pytest.mark.parametrize(
     ("changed", "words"),
-    [(["--student", "audiobot500"], "study of audiobot50"), (["--data-seed", "1"], "split")],
+    [
+        (["--student", "audiobot500"], "study of audiobot50"),
+        (["--data-seed", "1"], "split"),
+        (["--normalise", "mixture"], "normalise None, not mixture"),
+    ],
 )
 def test_a_study_of_something_else_is_refused_by_name(changed, words, swept, npy_data, capsys):
     assert run_sweep("--data", npy_data, "--out", swept, *changed) == 2
     error = capsys.readouterr().err
     assert words in error and "--out" in error and error.count("\n") == 1
+
+
+def test_a_study_of_the_other_normalisation_is_refused_either_way(tmp_path):
+    band = {"student": "audiobot50", "data": "x"}
+    study.claim(tmp_path, band | {"normalise": "mixture"})
+    with pytest.raises(InputError, match="normalise mixture, not None"):
+        study.claim(tmp_path, band)
 
 
 def test_values_of_toml_text_are_read_again(tmp_path):
