@@ -37,7 +37,7 @@ def direct(entries: list[str]) -> list[Requirement]:
     found = []
     for requirement in map(Requirement, entries):
         if requirement.name == PROJECT["name"]:
-            found += [r for extra in requirement.extras for r in direct(EXTRAS[extra])]
+            found += [r for extra in sorted(requirement.extras) for r in direct(EXTRAS[extra])]
         else:
             found.append(requirement)
     return found
