@@ -8,7 +8,8 @@ As in the report: 10 % of the recordings are the test, held out once; the rest i
     --engine dask --scheduler tcp://HOST:8786   on the workers of a cluster that is up
     --fold-index K, then --collect              as array jobs of SLURM or LSF (examples/)
 
-A fold that was lost is run again; the same command continues.
+A fold that was lost is run again, one that another process still trains is waited for; the same
+command continues.
 """
 
 from __future__ import annotations
