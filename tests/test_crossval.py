@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import random
 import shutil
 import signal
 import statistics
@@ -381,6 +380,15 @@ def _gone(process: int) -> bool:
     return status.rsplit(")", 1)[1].split()[0] == "Z"
 
 
+def _written_since(begun: float, root: Path, pattern: str) -> list[Path]:
+    found = []
+    for path in root.glob(pattern):
+        with contextlib.suppress(FileNotFoundError):
+            if path.stat().st_mtime > begun:
+                found.append(path)
+    return found
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks at processes in /proc")
 def test_killed_with_and_without_its_folds_it_ends_with_the_same_files(npy_data, tmp_path):
@@ -388,34 +396,32 @@ def test_killed_with_and_without_its_folds_it_ends_with_the_same_files(npy_data,
     # Sums of floats depend on the threads, so they are the same in all.
     more = ("--jobs", "2", "--threads", "1", "--attempts", "1")
     alone, killed = _command(npy_data, tmp_path / "alone", *more), tmp_path / "killed"
-    started = time.monotonic()
     subprocess.run(alone, stdout=subprocess.DEVNULL, check=True)
-    seconds = time.monotonic() - started
     command = _command(npy_data, killed, *more)
-    draw = random.Random("folds")
     processes: set[int] = set()
-    kills = 0
-    for number in range(6):
+    for whose, written in (
+        ("command", "*crossval*/folds/*.started.json"),
+        ("folds", "*/manifest.json"),
+        ("command", "*/weights.safetensors"),
+        ("folds", "*/model.onnx"),
+        ("command", "*crossval*/folds/fold-0?.json"),
+    ):
+        begun, until = time.time(), time.monotonic() + 300
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        until = time.monotonic() + 300
-        marks: dict[Path, int] = {}
-        while not set(marks.values()) - processes and process.poll() is None:
-            assert time.monotonic() < until
-            time.sleep(0.05)
-            for mark in killed.glob("*crossval*/folds/*.started.json"):
-                with contextlib.suppress(InputError):  # it may be taken away meanwhile
-                    marks[mark] = runs.read_json(mark)["process"]
-        new = set(marks.values()) - processes
-        processes |= set(marks.values())
-        time.sleep(draw.uniform(0.0, 0.5) * seconds)
-        if number % 2:
-            for fold in new:
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(fold, signal.SIGKILL)
-        else:
+        while not _written_since(begun, killed, written):
+            assert time.monotonic() < until and process.poll() is None
+            time.sleep(0.02)
+        folds = set()
+        for mark in _written_since(begun, killed, "*crossval*/folds/*.started.json"):
+            with contextlib.suppress(InputError):  # taken away meanwhile: this fold has ended
+                folds.add(runs.read_json(mark)["process"])
+        processes |= folds
+        if whose == "command":
             process.kill()
-        kills += process.wait(300) != 0
-    assert kills >= 2
+        else:
+            for fold in folds:
+                os.kill(fold, signal.SIGKILL)
+        assert process.wait(300) == (-signal.SIGKILL if whose == "command" else 2)
     until = time.monotonic() + 60
     while not all(map(_gone, processes)):
         assert time.monotonic() < until, "the process of a fold goes on without its parent"
