@@ -8,13 +8,16 @@ As in the report: 10 % of the recordings are the test, held out once; the rest i
     --engine dask --scheduler tcp://HOST:8786   on the workers of a cluster that is up
     --fold-index K, then --collect              as array jobs of SLURM or LSF (examples/)
 
-A fold that was lost is run again; the same command continues.
+A fold that was lost is run again, one that another process still trains is waited for; the same
+command continues.
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -37,22 +40,27 @@ _NOT_OF_THE_RESULT = (
 
 
 def run(config: CrossvalConfig) -> int:
-    from compress import chosen_student, fold_jobs, tracking
+    from compress import fold_jobs
+
+    if config.fold_index is not None:
+        fold_jobs.end_with_parent()  # before libraries load, which may take long
+    _check(config)
+    from compress import chosen_student, tracking
     from compress.data import open_chosen
 
-    _check(config)
     recipe, teacher_recipes = chosen_student.check(config)
     tracking.check(config.logger)
-    if config.fold_index is not None:
-        fold_jobs.end_with_parent()
     data = open_chosen(config)
     folds = folds_of(data, config)
     folder = config.out or config.runs / _name(config, data)
     if config.fold_index is not None:
         return _one_fold(config, data, folds, folder, recipe, teacher_recipes)
-    if not config.collect:
-        _train(config, data, folds, folder)
-    return _gather(config, data, folds, folder)
+    if config.collect:
+        _check_all_there(folds, folder)
+    with _held(folder):
+        if not config.collect:
+            _train(config, data, folds, folder)
+        return _gather(folds, folder)
 
 
 def _check(config: CrossvalConfig) -> None:
@@ -113,8 +121,10 @@ def _one_fold(
     run = train_student(session, config, recipe, teacher_recipes)
     found = run.metrics()["splits"]["test"]
     record = {"fold": fold, "run": os.path.relpath(run.folder, folder), "key": run.key}
-    if session.leads:
-        runs.write_json(fold_jobs.record_file(folder, fold), record)
+    file = fold_jobs.record_file(folder, fold)
+    # One that is there stays: a --collect at the same time clears what looks like a killed write.
+    if session.leads and not (file.is_file() and runs.read_json(file) == record):
+        runs.write_json(file, record)
     session.say(
         f"test {100 * found['accuracy']:.1f} %, loss {found['loss']:.3f}; {run.folder}"
     )
@@ -128,17 +138,11 @@ def _as_data_options(config: CrossvalConfig, changed: dict[str, Any]) -> DataOpt
     return DataOptions(**values | changed)
 
 
-def _train(config: CrossvalConfig, data: SpectrogramSet, folds: list[int], folder: Path) -> None:
-    """All folds that are not there yet, by the engine."""
+@contextlib.contextmanager
+def _held(folder: Path) -> Iterator[None]:
+    """Hold the folder of the cross-validation; raises InputError where a process holds it."""
     from filelock import FileLock, Timeout
 
-    from compress import fold_jobs, runs, toml_text
-
-    values = toml_text.changed(config) | {"out": folder, "jobs": None}
-    for name in ("engine", "scheduler", "attempts"):
-        values.pop(name, None)
-    if config.engine == "local" and not config.threads:
-        values["threads"] = max(1, (os.cpu_count() or 1) // config.jobs)
     folder.mkdir(parents=True, exist_ok=True)
     lock = FileLock(folder / ".lock", timeout=0)
     try:
@@ -149,28 +153,43 @@ def _train(config: CrossvalConfig, data: SpectrogramSet, folds: list[int], folde
             "folder with --out"
         ) from None
     try:
-        options = folder / OPTIONS
-        runs.write_text(options, toml_text.dumps(values))
-        if config.force:
-            for fold in folds:
-                fold_jobs.record_file(folder, fold).unlink(missing_ok=True)
-        todo = [fold for fold in folds if not _finished(folder, fold)]
-        kind = "official folds, each the test once" if data.folds is not None else "folds"
-        cli.say(
-            f"crossval  {config.student} on {data.name}: {len(folds)} {kind}"
-            + (f"; {len(folds) - len(todo)} finished before" if len(todo) < len(folds) else "")
-        )
-        fold_jobs.run_folds(
-            folder.absolute(),
-            options.absolute(),
-            todo,
-            jobs=config.jobs,
-            engine=config.engine,
-            scheduler=config.scheduler,
-            attempts=config.attempts,
-        )
+        yield
     finally:
         lock.release()
+
+
+def _train(config: CrossvalConfig, data: SpectrogramSet, folds: list[int], folder: Path) -> None:
+    """All folds that are not there yet, by the engine. Call it with the folder held."""
+    from compress import fold_jobs, runs, toml_text
+    from compress.session import usable_cores
+
+    values = toml_text.changed(config) | {"out": folder, "jobs": None}
+    for name in ("engine", "scheduler", "attempts"):
+        values.pop(name, None)
+    if config.engine == "local" and not config.threads:
+        values["threads"] = max(1, usable_cores() // config.jobs)
+    options = folder / OPTIONS
+    runs.write_text(options, toml_text.dumps(values))
+    if config.force:
+        for fold in folds:
+            fold_jobs.record_file(folder, fold).unlink(missing_ok=True)
+    todo = [fold for fold in folds if not _finished(folder, fold)]
+    kind = "official folds, each the test once" if data.folds is not None else "folds"
+    cli.say(
+        f"crossval  {config.student} on {data.name}: {len(folds)} {kind}"
+        + (f"; {len(folds) - len(todo)} finished before" if len(todo) < len(folds) else "")
+    )
+    fold_jobs.run_folds(
+        folder.absolute(),
+        options.absolute(),
+        todo,
+        jobs=config.jobs,
+        engine=config.engine,
+        scheduler=config.scheduler,
+        attempts=config.attempts,
+    )
+    for fold in folds:  # a command that was killed just after a fold ended left its mark
+        fold_jobs.started_file(folder, fold).unlink(missing_ok=True)
 
 
 def _finished(folder: Path, fold: int) -> bool:
@@ -197,9 +216,9 @@ def _run_of(folder: Path, fold: int) -> Run:
     return run
 
 
-def _gather(config: CrossvalConfig, data: SpectrogramSet, folds: list[int], folder: Path) -> int:
-    from compress import fold_jobs, fold_summary, runs
-    from reports import crossval as shown
+def _check_all_there(folds: list[int], folder: Path) -> None:
+    """Raise InputError with the folds that have no record."""
+    from compress import fold_jobs
 
     lacking = [f for f in folds if not fold_jobs.record_file(folder, f).is_file()]
     if lacking:
@@ -207,6 +226,16 @@ def _gather(config: CrossvalConfig, data: SpectrogramSet, folds: list[int], fold
             f"{folder}: fold {', '.join(map(str, lacking))} of {len(folds)} is not there yet; "
             "train it with --fold-index, or all without --collect"
         )
+
+
+def _gather(folds: list[int], folder: Path) -> int:
+    """The summary of all folds. Call it with the folder held."""
+    from compress import fold_jobs, fold_summary, runs
+    from reports import crossval as shown
+
+    _check_all_there(folds, folder)
+    for place in (folder, fold_jobs.record_file(folder, folds[0]).parent):
+        runs.forget_temporaries(place)
     summary = fold_summary.summarise({fold: _run_of(folder, fold) for fold in folds}, folder)
     runs.write_json(folder / SUMMARY, summary)
     runs.write_text(folder / "crossval.md", shown.markdown(summary))

@@ -27,17 +27,21 @@ from compress.errors import InputError
 
 WATCH_VARIABLE = "COMPRESS_END_WITH_STDIN"
 _HELD = "another process is writing to this run folder"
-_SECONDS_FOR_A_LOST_PROCESS_TO_END = 60.0
+_LONGEST_PAUSE = 30.0  # seconds between looks whether a fold is still held
 
 
 @dataclass(frozen=True)
 class FoldEnd:
-    """How the process of a fold ended. ``lost``: what happened to earlier ones of it, in words."""
+    """How the process of a fold ended. ``lost``: what happened to earlier ones of it, in words.
+
+    waited: seconds that another process, of an earlier command perhaps, still held the fold.
+    """
 
     fold: int
     code: int
     message: str
     lost: tuple[str, ...] = ()
+    waited: float = 0.0
 
 
 def record_file(folder: Path, fold: int) -> Path:
@@ -54,14 +58,18 @@ def started_file(folder: Path, fold: int) -> Path:
 
 
 def run_fold(folder: Path, options: Path, fold: int, working_folder: Path) -> FoldEnd:
-    """Train one fold in a process of its own that ends when this one does."""
+    """Train one fold in a process of its own that ends when this one does.
+
+    Where another process trains it, as on a cluster whose driver was killed, wait for that one.
+    """
     lost = _lost_before(folder, fold)
     command = [sys.executable, "-m", "compress.crossval"]
     command += ["--config", str(options), "--fold-index", str(fold)]
-    until = time.monotonic() + _SECONDS_FOR_A_LOST_PROCESS_TO_END
+    held_since, pause, waited = None, 1.0, 0.0
     log = log_file(folder, fold)
     log.parent.mkdir(parents=True, exist_ok=True)
     while True:
+        log.unlink(missing_ok=True)  # a process about to end may still write to the earlier one
         with log.open("w") as out:
             process = subprocess.Popen(
                 command,
@@ -79,13 +87,17 @@ def run_fold(folder: Path, options: Path, fold: int, working_folder: Path) -> Fo
                 if process.stdin is not None:
                     with contextlib.suppress(BrokenPipeError):
                         process.stdin.close()
-        if code == 2 and _HELD in _last_line(log) and time.monotonic() < until:
-            time.sleep(1.0)  # the process of a lost worker is about to notice
-            continue
-        break
+        if code != 2 or _HELD not in _last_line(log):
+            break
+        if held_since is None:
+            held_since = time.monotonic()
+            cli.say(f"fold {fold:<4} is held by another process; waiting for it")
+        time.sleep(pause)  # that of a lost worker is about to notice
+        pause = min(2 * pause, _LONGEST_PAUSE)
+        waited = time.monotonic() - held_since
     if code >= 0 and code < 128:
         started_file(folder, fold).unlink(missing_ok=True)
-    return FoldEnd(fold, code, _last_line(log), lost)
+    return FoldEnd(fold, code, _last_line(log), lost, waited)
 
 
 def end_with_parent() -> None:
@@ -139,6 +151,8 @@ def run_folds(
                 for end in _ends(folder, options, left, jobs, engine, scheduler):
                     for what in end.lost:
                         cli.say(f"fold {end.fold:<4} lost {what}; it was run again")
+                    if end.waited:
+                        cli.say(f"fold {end.fold:<4} waited {end.waited:.0f} s for another process")
                     if end.code == 0:
                         cli.say(f"fold {end.fold:<4} {end.message}")
                         bar.update()

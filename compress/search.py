@@ -71,6 +71,8 @@ def run(config: SearchConfig) -> int:
     try:
         if config.force:
             _forget(folder)
+        for place in (folder, folder / _TRIALS):
+            runs.forget_temporaries(place)
         study.claim(folder, identity)
         if (folder / BEST).is_file():  # written last
             cli.say(f"search    finished before, {folder}")

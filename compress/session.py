@@ -133,6 +133,12 @@ def open_session(
     return session
 
 
+def usable_cores() -> int:
+    """Cores that this process may use, which a queue or a container may have made fewer."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return cores or 1
+
+
 def start_processes(options: ContinuingOptions) -> Any:
     """Fabric on the chosen device; raises InputError where the device is not there."""
     from lightning_fabric import Fabric
@@ -142,10 +148,9 @@ def start_processes(options: ContinuingOptions) -> Any:
     if options.device == "mps" and not torch.backends.mps.is_available():
         raise InputError("--device mps: no Apple GPU was found; use --device cpu")
     many = options.devices * options.nodes > 1
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     on_cpu = options.device == "cpu" or not torch.cuda.is_available()
     sharing = options.devices if on_cpu else 1
-    torch.set_num_threads(options.threads or max(1, (cores or 1) // sharing))
+    torch.set_num_threads(options.threads or max(1, usable_cores() // sharing))
     torch.backends.cudnn.deterministic = True
     fabric = Fabric(
         accelerator=options.device,

@@ -40,12 +40,17 @@ def check_installed() -> None:
         raise InputError("the package optuna is not installed; pip install '.[sweep]'")
 
 
-def claim(folder: Path, identity: Mapping[str, Any]) -> None:
-    """Write what the study searches, or refuse a folder that searches something else, by name."""
+def held(folder: Path) -> Any:
+    """A context in which no other process of the study writes its files or draws a trial."""
     from filelock import FileLock
 
+    return FileLock(folder / ".study.lock")
+
+
+def claim(folder: Path, identity: Mapping[str, Any]) -> None:
+    """Write what the study searches, or refuse a folder that searches something else, by name."""
     folder.mkdir(parents=True, exist_ok=True)
-    with FileLock(folder / ".study.lock"):
+    with held(folder):
         path = folder / IDENTITY
         if not path.is_file():
             runs.write_json(path, dict(identity))
@@ -168,10 +173,9 @@ class Study:
     @contextlib.contextmanager
     def _next(self, count: int) -> Iterator[Any]:
         """A trial that is ours while its lock is held, or None where all are given out."""
-        from filelock import FileLock
         from optuna.trial import TrialState
 
-        with FileLock(self.folder / ".study.lock"):
+        with held(self.folder):
             self._reclaim()
             states = [t.state for t in self.trials() if LOST not in t.user_attrs]
             given = sum(state != TrialState.WAITING for state in states)

@@ -200,14 +200,17 @@ def _finish(config: SweepConfig, folder: Path, trials: Study, recipe: Recipe) ->
         "space": identity["space"],
         "trials": rows,
     }
-    runs.write_json(folder / RESULT, result)
-    runs.write_text(folder / BEST, best_recipe(recipe, best, result))
-    for name, draw in (("parallel", shown.save_parallel), ("importance", shown.save_importance)):
-        for ending in ("png", "svg"):
-            with runs.atomic_path(folder / f"{name}.{ending}") as path:
-                draw(result, path, ending)
-    pictures = [(folder / f"{name}.svg").read_text() for name in ("parallel", "importance")]
-    runs.write_text(folder / "sweep.html", shown.page(result, pictures))
+    with study.held(folder):  # the processes of a study come to their ends together
+        runs.forget_temporaries(folder)
+        runs.write_json(folder / RESULT, result)
+        runs.write_text(folder / BEST, best_recipe(recipe, best, result))
+        drawings = (("parallel", shown.save_parallel), ("importance", shown.save_importance))
+        for name, draw in drawings:
+            for ending in ("png", "svg"):
+                with runs.atomic_path(folder / f"{name}.{ending}") as path:
+                    draw(result, path, ending)
+        pictures = [(folder / f"{name}.svg").read_text() for name, _ in drawings]
+        runs.write_text(folder / "sweep.html", shown.page(result, pictures))
     lost = sum("lost" in t.user_attrs for t in trials.trials())
     stopped = sum(row["state"] == "pruned" for row in rows)
     cli.say()

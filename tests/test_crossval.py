@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import shutil
 import signal
 import statistics
 import subprocess
@@ -121,8 +123,6 @@ def test_a_fold_is_the_run_that_train_makes(gathered, npy_data, capsys):
 
 
 def test_verify_finds_every_fold_and_the_summary_again(gathered, tmp_path, capsys):
-    import shutil
-
     from compress import verify
     from compress.config import VerifyConfig
 
@@ -159,6 +159,30 @@ def test_all_folds_there_means_nothing_to_train(gathered, npy_data, capsys, monk
     root, _ = gathered
     assert run_crossval("--data", npy_data, "--folds", 2, "--runs", root) == 0
     assert "2 finished before" in capsys.readouterr().out
+
+
+def test_what_a_killed_command_left_is_cleared(gathered, npy_data, tmp_path):
+    """It may die between the two steps of a write, or before it takes away the mark of a fold."""
+    root = Path(shutil.copytree(gathered[0], tmp_path / "runs"))
+    folder = next(root.glob("audiobot50-crossval-*"))
+    left = [folder / f".{crossval.SUMMARY}.1234.tmp", folder / "folds" / ".fold-02.json.1234.tmp"]
+    mark = fold_jobs.started_file(folder, 2)
+    options = ["--data", npy_data, "--folds", 2, "--runs", root]
+    for more in ([], ["--collect"]):
+        for path in (*left, mark):
+            path.write_text('{"host": "there", "process": 1234}')
+        assert run_crossval(*options, *more) == 0
+        assert not any(path.exists() for path in left)
+        assert mark.exists() == bool(more), "--collect cannot know whether that one still runs"
+
+
+def test_two_that_gather_at_once_exclude_each_other(gathered, npy_data, capsys):
+    from filelock import FileLock
+
+    root, folder = gathered
+    with FileLock(folder / ".lock"):
+        assert run_crossval("--data", npy_data, "--folds", 2, "--runs", root, "--collect") == 2
+    assert "another process" in capsys.readouterr().err
 
 
 def test_a_missing_fold_is_named(npy_data, tmp_path, capsys):
@@ -236,6 +260,31 @@ def test_a_fold_lost_too_often_is_an_error_and_a_refused_one_is_not_repeated(tmp
     with pytest.raises(InputError, match="fold 1: no such data"):
         fold_jobs.run_folds(tmp_path, tmp_path / "o", [1], **options)
     assert calls == [1, 1, 1]
+
+
+def test_a_fold_that_another_process_still_trains_is_waited_for(tmp_path, monkeypatch, capsys):
+    """As on a cluster whose driver was killed: its workers go on."""
+    pauses, there = [], tmp_path / "ended"
+    script = "import os, sys; there = os.path.exists(sys.argv[1]); print('done' if there else "
+    script += f"'error: runs/x: {fold_jobs._HELD}; wait'); sys.exit(0 if there else 2)"
+    start = subprocess.Popen
+
+    def popen(command, **more):
+        return start([sys.executable, "-c", script, str(there)], **more)
+
+    def sleep(seconds):
+        pauses.append(seconds)
+        if len(pauses) == 7:
+            there.touch()
+
+    monkeypatch.setattr(fold_jobs.subprocess, "Popen", popen)
+    monkeypatch.setattr(fold_jobs.time, "sleep", sleep)
+    fold_jobs.run_folds(tmp_path, tmp_path / "o", [1], jobs=1, engine="local",
+                        scheduler=None, attempts=1)  # fmt: skip
+    assert pauses == [1, 2, 4, 8, 16, 30, 30]
+    printed = capsys.readouterr().out
+    assert printed.count("fold 1    is held by another process; waiting for it") == 1
+    assert "s for another process" in printed and "fold 1    done" in printed
 
 
 def test_a_scheduler_that_does_not_answer_is_one_line(npy_data, tmp_path, capsys, monkeypatch):
@@ -320,6 +369,71 @@ def test_a_killed_process_is_replaced(npy_data, tmp_path):
     out, _ = process.communicate(timeout=300)
     assert process.returncode == 0
     assert "its process was killed; runs again" in out and "2 folds, mean" in out
+
+
+def _gone(process: int) -> bool:
+    """Whether a process has ended, reaped or not."""
+    try:
+        status = Path(f"/proc/{process}/stat").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return True
+    return status.rsplit(")", 1)[1].split()[0] == "Z"
+
+
+def _written_since(begun: float, root: Path, pattern: str) -> list[Path]:
+    found = []
+    for path in root.glob(pattern):
+        with contextlib.suppress(FileNotFoundError):
+            if path.stat().st_mtime > begun:
+                found.append(path)
+    return found
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks at processes in /proc")
+def test_killed_with_and_without_its_folds_it_ends_with_the_same_files(npy_data, tmp_path):
+    """Real command lines; the process of the command or of its folds is killed, in turn."""
+    # Sums of floats depend on the threads, so they are the same in all.
+    more = ("--jobs", "2", "--threads", "1", "--attempts", "1")
+    alone, killed = _command(npy_data, tmp_path / "alone", *more), tmp_path / "killed"
+    subprocess.run(alone, stdout=subprocess.DEVNULL, check=True)
+    command = _command(npy_data, killed, *more)
+    processes: set[int] = set()
+    for whose, written in (
+        ("command", "*crossval*/folds/*.started.json"),
+        ("folds", "*/manifest.json"),
+        ("command", "*/weights.safetensors"),
+        ("folds", "*/model.onnx"),
+        ("command", "*crossval*/folds/fold-0?.json"),
+    ):
+        begun, until = time.time(), time.monotonic() + 300
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        while not _written_since(begun, killed, written):
+            assert time.monotonic() < until and process.poll() is None
+            time.sleep(0.02)
+        folds = set()
+        for mark in _written_since(begun, killed, "*crossval*/folds/*.started.json"):
+            with contextlib.suppress(InputError):  # taken away meanwhile: this fold has ended
+                folds.add(runs.read_json(mark)["process"])
+        processes |= folds
+        if whose == "command":
+            process.kill()
+        else:
+            for fold in folds:
+                os.kill(fold, signal.SIGKILL)
+        assert process.wait(300) == (-signal.SIGKILL if whose == "command" else 2)
+    until = time.monotonic() + 60
+    while not all(map(_gone, processes)):
+        assert time.monotonic() < until, "the process of a fold goes on without its parent"
+        time.sleep(0.1)
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    for pattern in ("*/crossval.json", "*/crossval.md", "*/model.onnx", "*/weights.safetensors"):
+        expected = {p.relative_to(tmp_path / "alone"): p.read_bytes()
+                    for p in (tmp_path / "alone").glob(pattern)}  # fmt: skip
+        assert expected == {p.relative_to(killed): p.read_bytes() for p in killed.glob(pattern)}
+    left = [path for path in killed.rglob("*") if path.name.endswith((".tmp", ".started.json"))]
+    assert left == []
 
 
 @pytest.mark.slow
