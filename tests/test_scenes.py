@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import zlib
 
 import numpy as np
 import pytest
+from threadpoolctl import threadpool_limits
 
 from compress.data import scenes
 from compress.data.synthesis import rooms, signal, voice
@@ -71,6 +73,17 @@ def test_a_clip_is_the_same_in_another_process(clips):
         [sys.executable, "-c", program], capture_output=True, text=True, check=True
     )
     assert int(answer.stdout) == zlib.crc32(clips[123].waveform.tobytes())
+
+
+@pytest.mark.skipif((os.cpu_count() or 1) < 2, reason="needs two cores")
+def test_a_sound_does_not_depend_on_the_threads_of_the_process():
+    numbers = np.arange(1, 161)
+    drawn = (numbers * 49.0, np.full(160, 0.8), 1.0 / numbers, (numbers * 0.37) % 1.0)
+    found = []
+    for threads in (1, 2):
+        with threadpool_limits(threads, user_api="blas"):
+            found.append(signal.ring(16000, 31040, *drawn))
+    np.testing.assert_array_equal(*found)
 
 
 def test_large_and_negative_seeds_and_far_indices_work():
