@@ -110,7 +110,7 @@ def save_pareto(result: Result, path: Path, form: str = "png") -> None:
     axes[0].set_ylabel("validation accuracy (%)")
     handles = [axes[1].plot([], [], "o", color=colour[n], label=n)[0] for n in families]
     stages = result["rounds"]
-    axes[1].legend(handles=handles, frameon=False, fontsize=9, loc="lower left")
+    axes[1].legend(handles=handles, frameon=False, fontsize=9, loc="center right")
     hollow = f"open: after round 1 (epochs: {stages[0]['epochs']}); " if final else ""
     figure.suptitle(
         f"{hollow}filled: finalists (epochs: {stages[-1]['epochs']}), mean and deviation over "
