@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import nn
+from torch.optim.swa_utils import AveragedModel
 
 from compress import cli
 from compress.data.sets import SpectrogramSet
@@ -62,9 +63,11 @@ def train_network(
     label: str,
     after_epoch: AfterEpoch = lambda row: None,
 ) -> Progress:
-    """Train ``model`` in place and leave its best weights (lowest validation loss) in it.
+    """Train ``model`` in place and leave in it the weights that the recipe keeps.
 
-    Continues from ``checkpoint`` where that exists. Raises InputError where the loss is not finite.
+    Those are of the epoch with the lowest validation loss or of the last one, and where the recipe
+    averages weights, their mean. Continues from ``checkpoint`` where that exists. Raises InputError
+    where the loss is not finite.
     """
     model = in_memory_format(model, torch.channels_last)
     optimiser = make_optimiser(model, recipe)
@@ -73,9 +76,11 @@ def train_network(
         optimiser, factor=recipe.plateau_factor, patience=recipe.plateau_patience
     )
     progress = Progress()
-    best = _weights(model)
+    average = weight_average(model, recipe.weight_average)
+    judged = average.module if average else model
+    best = _weights(judged)
     if checkpoint.is_file():
-        progress, best = _restore(checkpoint, model, optimiser, plateau, fabric.device)
+        progress, best = _restore(checkpoint, model, average, optimiser, plateau, fabric.device)
         for row in progress.history:
             after_epoch(row)
     saved = time.monotonic()
@@ -98,8 +103,14 @@ def train_network(
                 if recipe.schedule == "cosine"
                 else None
             )
+
+            def after_step() -> None:
+                if average:
+                    average.update_parameters(model)
+                bar.update()
+
             means = train_epoch(
-                wrapped, optimiser, task, batches, rates, fabric, bfloat16, bar.update
+                wrapped, optimiser, task, batches, rates, fabric, bfloat16, after_step
             )
             if not math.isfinite(means["loss"]):
                 raise InputError(
@@ -107,7 +118,7 @@ def train_network(
                     "use a lower --learning-rate"
                 )
             rate = optimiser.param_groups[0]["lr"]
-            measured = evaluate_network(model, *validation)
+            measured = evaluate_network(judged, *validation)
             if recipe.schedule == "plateau":
                 plateau.step(measured["loss"])
             progress.seconds += time.monotonic() - started
@@ -122,22 +133,44 @@ def train_network(
                     "seconds": round(progress.seconds, 3),
                 }
             )
-            if measured["loss"] < progress.best_loss:
+            better = measured["loss"] < progress.best_loss
+            if better:
                 progress.best_loss, progress.best_epoch = measured["loss"], epoch
-                best = _weights(model)
+            if better or recipe.keep == "last":
+                best = _weights(judged)
             progress.epoch += 1
             bar.set_postfix_str(
                 f"epoch {progress.epoch}, validation {100 * measured['accuracy']:.1f} %"
             )
             if time.monotonic() - saved > _SECONDS_BETWEEN_CHECKPOINTS:
                 if fabric.is_global_zero:
-                    _save(checkpoint, progress, best, model, optimiser, plateau)
+                    _save(checkpoint, progress, best, model, average, optimiser, plateau)
                 saved = time.monotonic()
             after_epoch(progress.history[-1])
     model.load_state_dict(best)
     if fabric.is_global_zero:
-        _save(checkpoint, progress, best, model, optimiser, plateau)
+        _save(checkpoint, progress, best, model, average, optimiser, plateau)
     return progress
+
+
+def weight_average(model: nn.Module, decay: float) -> AveragedModel | None:
+    """The running mean of a network's weights and batch-norm statistics; None for decay 0.
+
+    mean <- d mean + (1 - d) weights, where d = min(decay, (1 + n) / (10 + n)) after n steps, so
+    that the first weights are forgotten soon in a short training too (as TensorFlow's
+    ExponentialMovingAverage does with num_updates).
+    """
+    if not decay:
+        return None
+
+    def mix(mean: Sequence[torch.Tensor], now: Sequence[torch.Tensor], steps: Any) -> None:
+        share = 1 - min(decay, (1 + int(steps)) / (10 + int(steps)))
+        if mean[0].is_floating_point():
+            torch._foreach_lerp_(list(mean), list(now), share)
+        else:  # the number of batches that a batch norm has seen
+            torch._foreach_copy_(list(mean), list(now))
+
+    return AveragedModel(model, multi_avg_fn=mix, use_buffers=True)
 
 
 def train_epoch(
@@ -251,6 +284,7 @@ def _save(
     progress: Progress,
     best: Mapping[str, torch.Tensor],
     model: nn.Module,
+    average: nn.Module | None,
     optimiser: Any,
     plateau: Any,
 ) -> None:
@@ -260,6 +294,7 @@ def _save(
         "model": _weights(model),
         "optimiser": optimiser.state_dict(),
         "plateau": plateau.state_dict(),
+        **({"average": _weights(average)} if average else {}),
     }
     content = io.BytesIO()
     torch.save(state, content)  # straight to a full disk it would end in an error of its own kind
@@ -268,12 +303,19 @@ def _save(
 
 
 def _restore(
-    path: Path, model: nn.Module, optimiser: Any, plateau: Any, device: torch.device
+    path: Path,
+    model: nn.Module,
+    average: nn.Module | None,
+    optimiser: Any,
+    plateau: Any,
+    device: torch.device,
 ) -> tuple[Progress, dict[str, torch.Tensor]]:
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
         progress = Progress(**state["progress"])
         model.load_state_dict(state["model"])
+        if average:
+            average.load_state_dict(state["average"])
         optimiser.load_state_dict(state["optimiser"])
         plateau.load_state_dict(state["plateau"])
         return progress, dict(state["best"])

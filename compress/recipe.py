@@ -101,6 +101,19 @@ class Recipe(Augmentation):
         "weight of each class in the loss on hard labels: none, balanced (windows / classes / "
         "windows of the class), or one number per class in their order",
     )
+    weight_average: float = option(
+        0.0,
+        "decay per step of the running mean of the weights (EMA), which is then what is validated, "
+        "kept and shipped; 0: none",
+        least=0,
+        most=0.99999,
+    )
+    keep: str = option(
+        "best",
+        "weights that are kept: of the epoch with the lowest validation loss, or of the last; the "
+        "last where validation has too few clips to choose by",
+        choices=("best", "last"),
+    )
     activation: str | None = option(None, "activation of the student, instead of its own")
     dropout: float | None = option(
         None, "dropout of the student, instead of its own", least=0.0, most=0.9
@@ -130,6 +143,13 @@ class Recipe(Augmentation):
         if fault:
             raise InputError(f"recipe: {fault}")
         return found
+
+    def to_settings(self) -> dict[str, Any]:
+        """What a run records of it, JSON-able. Options that came later than runs did are left out
+        where they change nothing, so that the same command still finds those runs."""
+        later = {name: getattr(Recipe, name) for name in ("weight_average", "keep")}
+        values = dataclasses.asdict(self)
+        return {k: v for k, v in values.items() if k not in later or v != later[k]}
 
     @property
     def augmentation(self) -> Augmentation:

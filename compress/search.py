@@ -135,7 +135,7 @@ def _identity(
         "content": session.data.content_hash,
         "split": session.split.digest(),
         "seed": config.seed,
-        "recipe": dataclasses.asdict(recipe),
+        "recipe": recipe.to_settings(),
         "families": list(families),
         **{key: getattr(config, key) for key in ("candidates", "windows", "finalists", "seeds")},
     }

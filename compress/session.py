@@ -306,7 +306,7 @@ def _settings(session: Session, training: Training) -> dict[str, Any]:
         "split": session.split.digest(),
         "seed": session.seed,
         "processes": session.fabric.world_size,
-        "recipe": dataclasses.asdict(training.recipe),
+        "recipe": training.recipe.to_settings(),
         "teachers": [teacher.model_hash() for teacher in training.teachers],
         "parent": training.parent.model_hash() if training.parent else None,
         "transfer": [extra.content_hash for extra in training.transfer],

@@ -100,7 +100,7 @@ def _identity(
         "split": session.split.digest(),
         "seed": config.seed,
         **({} if config.normalise == "band" else {"normalise": config.normalise}),
-        "recipe": {k: v for k, v in dataclasses.asdict(recipe).items() if k not in space},
+        "recipe": {k: v for k, v in recipe.to_settings().items() if k not in space},
         "space": {key: dataclasses.asdict(part) for key, part in space.items()},
         "teachers": list(config.teacher),
         "teaching": [getattr(config, key) for key in teaching] if config.teacher else [],

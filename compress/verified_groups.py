@@ -7,7 +7,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import os
 from collections.abc import Callable, Mapping
@@ -107,7 +106,7 @@ def _verify_sweep(
         findings.compare(key, recorded.get(key), identity.get(key))
     findings.compare("seed", identity.get("seed"), seed)
     file = folder / "best.toml"
-    made = _as_json(dataclasses.asdict(recipe.load(str(file)))) if file.is_file() else {}
+    made = _as_json(recipe.load(str(file)).to_settings()) if file.is_file() else {}
     wanted = identity.get("recipe")
     wanted = (wanted if isinstance(wanted, dict) else {}) | best["values"]
     other = recipe.unused_by(str(wanted.get("schedule")))

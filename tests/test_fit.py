@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -153,6 +155,63 @@ def test_a_small_set_is_learnt_and_the_best_weights_are_kept(tmp_path):
     found = fit.evaluate_network(model, data, windows, measure_normalisation(data, windows))
     assert found["loss"] == pytest.approx(progress.best_loss, rel=1e-4)
     assert found["accuracy"] > 0.9
+
+
+def test_the_last_weights_are_kept_where_the_recipe_says_so(tmp_path):
+    """Labels are learnt that are not those of validation, so its loss rises from some epoch on."""
+
+    class Confused(LabelTask):
+        def __call__(self, logits, batch):
+            return super().__call__(logits, replace(batch, targets=batch.targets.roll(1, 1)))
+
+    data, windows = small_set(), np.arange(60)
+    normalisation = measure_normalisation(data, windows)
+    for keep in ("best", "last"):
+        settings = {"epochs": 6, "warmup_share": 0.0, "keep": keep}
+        task = Confused(recipe.load("distill"))
+        (tmp_path / keep).mkdir()
+        model, progress = train(small_material(), task, tmp_path / keep, **settings)
+        losses = [row["validation_loss"] for row in progress.history]
+        assert progress.best_loss == min(losses) < losses[-1]
+        found = fit.evaluate_network(model, data, windows, normalisation)
+        wanted = losses[-1] if keep == "last" else min(losses)
+        assert found["loss"] == pytest.approx(wanted, rel=1e-4)
+
+
+def test_averaged_weights_by_hand():
+    """d is 1/10, 2/11, 3/12, ... until it reaches the decay; the first step's weights count whole
+    in the mean before it."""
+    model = torch.nn.BatchNorm1d(1)
+    average = fit.weight_average(model, decay=0.2)
+    expected = None
+    for step, (weight, mean) in enumerate([(1.0, 4.0), (3.0, 2.0), (7.0, -1.0), (5.0, 0.5)]):
+        with torch.no_grad():
+            model.weight.fill_(weight)
+            model.running_mean.fill_(mean)
+            model.num_batches_tracked.fill_(step)
+        average.update_parameters(model)
+        d = min(0.2, (1 + step) / (10 + step))
+        now = np.array([weight, mean])
+        expected = now if expected is None else d * expected + (1 - d) * now
+    found = [average.module.weight.item(), average.module.running_mean.item()]
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
+    assert average.module.num_batches_tracked == 3
+    assert fit.weight_average(model, 0.0) is None
+
+
+def test_averaged_weights_are_what_is_validated_and_kept(tmp_path):
+    settings = {"epochs": 3, "weight_average": 0.9, "keep": "last"}
+    for name in ("mean", "plain"):
+        (tmp_path / name).mkdir()
+    model, progress = train(small_material(), None, tmp_path / "mean", **settings)
+    _, plain = train(small_material(), None, tmp_path / "plain", epochs=3)
+    losses = [[row[f"{side}_loss"] for row in run.history] for run in (progress, plain)
+              for side in ("train", "validation")]  # fmt: skip
+    assert losses[0] == losses[2], "the network that trains is the same"
+    assert losses[1] != losses[3]
+    data, windows = small_set(), np.arange(60)
+    found = fit.evaluate_network(model, data, windows, measure_normalisation(data, windows))
+    assert found["loss"] == pytest.approx(losses[1][-1], rel=1e-4)
 
 
 def test_training_stops_early_on_validation_loss(tmp_path):

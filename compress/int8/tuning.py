@@ -6,7 +6,6 @@ teacher's stored logits serve again. A run without teachers is fine-tuned on lab
 
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +53,7 @@ def plan_tuning(parent: Parent, config: QuantizeConfig, seed: int) -> TuningPlan
     transfer = transfer_of(run, config.cache)
     distillation = distillation_of(run, teachers, transfer, config.cache)
     settings = {
-        "recipe": dataclasses.asdict(recipe),
+        "recipe": recipe.to_settings(),
         "transfer": [extra.content_hash for extra in transfer],
         **losses_of(distillation),
     }
