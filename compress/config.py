@@ -272,7 +272,9 @@ class RecipeDataOptions:
         None, "folds to deal outside the test, where none are official", least=2, most=100
     )
     classes: str | None = option(
-        None, "class names, as for distill (default: the recipe's)", choices=("own", "five")
+        None,
+        "class names, as for distill (default: the recipe's)",
+        choices=("own", "five", "sources"),
     )
     reference: str | None = option(
         None, "what 0 dB means, as for distill (default: the recipe's)", choices=("clip", "fixed")
@@ -300,8 +302,9 @@ class DataOptions(RecipeDataOptions):
     )
     classes: str = option(
         "own",
-        "class names of the data set, or mapped to the report's five",
-        choices=("own", "five"),
+        "class names of the data set, mapped to the report's five, or of synthetic scenes the "
+        "sources in front, some 150, to pre-train on",
+        choices=("own", "five", "sources"),
     )
     reference: str = option(
         "clip",
@@ -395,7 +398,9 @@ class TrainConfig(DataOptions, RunOptions, RecipeOptions, InputOptions):
     activation: str | None = option(None, "activation of the student, instead of its own")
     dropout: float | None = option(None, "dropout of the student", least=0.0, most=0.9)
     weights: Path | None = option(
-        None, "start from these weights: a run folder, or a Lightning .ckpt of the original project"
+        None,
+        "start from these weights: a run folder (the head is new where it has other classes), or a "
+        "Lightning .ckpt of the original project",
     )
 
 
@@ -428,7 +433,9 @@ class TeachingOptions:
         0.9, "weight of the distillation loss (which includes T squared)", least=0.0
     )
     transfer: tuple[Path, ...] = option(
-        (), "folder of unlabelled audio that the teacher labels, as extra training material"
+        (),
+        "folder of unlabelled audio that the teacher labels, as extra training material, or "
+        "scenes:N, synthetic sound without its labels, other clips than any data set has",
     )
 
 
@@ -446,7 +453,9 @@ class DistillConfig(DataOptions, RunOptions, RecipeOptions, TeachingOptions, Inp
     without_teacher: bool = option(False, "train the twin: the same student without a teacher")
     compare: bool = option(False, "train student and twin and print the difference")
     weights: Path | None = option(
-        None, "start from these weights: a run folder, or a Lightning .ckpt of the original project"
+        None,
+        "start from these weights: a run folder (the head is new where it has other classes), or a "
+        "Lightning .ckpt of the original project",
     )
 
 

@@ -55,17 +55,26 @@ def new_student(
     if weights is not None and weights.is_dir():
         parent = runs.open_run(weights)
         model, _ = checkpoint.load(parent)
-        if parent.name != name or arguments_of(model).get("classes") != classes:
-            raise InputError(
-                f"{weights}: holds {parent.name} for {arguments_of(model).get('classes')} classes; "
-                f"asked for is {name} for {classes}"
-            )
+        if parent.name != name:
+            raise InputError(f"{weights}: holds {parent.name}; asked for is {name}")
+        if arguments_of(model).get("classes") != classes:
+            model = with_new_head(model, name, classes)
         return model, parent
     if weights is not None:
         return original_student(name, weights, classes), None
     size = {"classes": classes, "mels": session.data.mels, "frames": session.data.frames}
     model = registry.build_student(name, **(shape | size | asked))
     return model, None
+
+
+def with_new_head(model: nn.Module, name: str, classes: int) -> nn.Module:
+    """The student with the same weights but for those that depend on the number of classes, which
+    are new (transfer learning: all layers before the head know sound of another data set)."""
+    new = registry.build_student(name, **(arguments_of(model) | {"classes": classes}))
+    fresh = new.state_dict()
+    known = {k: v for k, v in model.state_dict().items() if v.shape == fresh[k].shape}
+    new.load_state_dict(fresh | known)
+    return new
 
 
 def _file_hash(weights: Path | None) -> str | None:

@@ -13,7 +13,7 @@ import torch
 
 from compress import checkpoint, cli, registry, runs
 from compress.config import map_size
-from compress.data.sets import SpectrogramSet, default_cache
+from compress.data.sets import SpectrogramSet, default_cache, is_synthetic
 from compress.errors import InputError
 from compress.material import Material, Normalisation
 from compress.memory_format import in_memory_format
@@ -23,6 +23,8 @@ from compress.session import Session, Training, train_run
 from compress.tasks import LabelTask
 
 _BATCH = 128
+TRANSFER_SEED = 1_000_000
+"""Added to --data-seed it is the seed of synthetic transfer scenes: of no data set, by its size."""
 
 
 def teacher_run(
@@ -98,22 +100,42 @@ def chosen_teacher(
 
 def transfer_sets(session: Session, options: Any) -> list[SpectrogramSet]:
     """Unlabelled sets of ``--transfer``, through the same front end as the data."""
-    from compress.data import open_transfer
+    from compress.data import open_data, open_transfer
 
-    if not options.transfer:
-        return []
-    extra = open_transfer(
-        options.transfer,
-        frontend=session.data.frontend,
-        cache=options.cache,
-        workers=options.workers,
-        strict=options.strict,
-        shape=(session.data.mels, session.data.frames),
-    )
-    session.say(f"transfer  {extra.name}: {len(extra):,} unlabelled windows")
-    for note in extra.notes:
-        session.say(f"note      {note}")
-    return [extra]
+    synthetic = [path for path in options.transfer if is_synthetic(str(path))]
+    found = []
+    for spec in synthetic:
+        if session.data.frontend is None:
+            raise InputError(
+                f"--transfer {spec}: the labelled set came as spectrograms, so the front end that "
+                "sound would need is unknown; give a .npy array made the same way"
+            )
+        found.append(
+            open_data(
+                str(spec),
+                frontend=session.data.frontend,
+                seed=TRANSFER_SEED + options.data_seed,
+                cache=options.cache,
+                workers=options.workers,
+            )
+        )
+    paths = [path for path in options.transfer if path not in synthetic]
+    if paths:
+        found.append(
+            open_transfer(
+                paths,
+                frontend=session.data.frontend,
+                cache=options.cache,
+                workers=options.workers,
+                strict=options.strict,
+                shape=(session.data.mels, session.data.frames),
+            )
+        )
+    for extra in found:
+        session.say(f"transfer  {extra.name}: {len(extra):,} unlabelled windows")
+        for note in extra.notes:
+            session.say(f"note      {note}")
+    return found
 
 
 def check_teacher(session: Session, teacher: Run) -> None:
@@ -132,6 +154,13 @@ def check_teacher(session: Session, teacher: Run) -> None:
         raise InputError(
             f"{teacher.folder}: was trained on another split of this data, so it may have seen "
             "test clips; train it with the same --fold and --data-seed"
+        )
+    seed = ours.scene_seed
+    if not same_data and seed is not None and theirs.get("scene_seed") == seed:
+        raise InputError(
+            f"{teacher.folder}: was trained on {theirs.get('name')} of the same seed, which has "
+            f"clips of {ours.name} among its own, those of the test too; train it with another "
+            "--data-seed"
         )
 
 

@@ -8,6 +8,8 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,9 +17,10 @@ import torch
 
 from compress import checkpoint, cli, distill, evaluate, fit, onnx_export, runs, teach, train
 from compress.config import DistillConfig, TeachConfig, TrainConfig
+from compress.data.sets import find_set
 from compress.errors import InputError
 from compress.session import DECISIONS
-from compress.student_runs import original_student
+from compress.student_runs import new_student, original_student
 
 TEACHER = "test_resnet"
 SMALL = ["--epochs", "2", "--batch-size", "32", "--workers", "1"]
@@ -144,6 +147,32 @@ def test_a_killed_training_continues_to_the_same_weights(
     assert runs.sha256_file(out / runs.ONNX) == runs.sha256_file(finished_run / runs.ONNX)
 
 
+def test_a_killed_training_with_averaged_weights_continues_to_the_same(
+    npy_data, tmp_path, monkeypatch
+):
+    class Killed(BaseException):
+        pass
+
+    recipe = tmp_path / "mean.toml"
+    recipe.write_text('epochs = 2\nbatch_size = 32\nweight_average = 0.9\nkeep = "last"\n')
+    options = ("--student", "audiobot50", "--data", npy_data, "--recipe", recipe)
+    assert run_train(*options, "--out", tmp_path / "whole") == 0
+    monkeypatch.setattr(fit, "_SECONDS_BETWEEN_CHECKPOINTS", 0.0)
+    save = fit._save
+
+    def save_then_die(*arguments):
+        save(*arguments)
+        raise Killed
+
+    monkeypatch.setattr(fit, "_save", save_then_die)
+    with pytest.raises(Killed):
+        run_train(*options, "--out", tmp_path / "killed")
+    monkeypatch.setattr(fit, "_save", save)
+    assert run_train(*options, "--out", tmp_path / "killed") == 0
+    whole, killed = (tmp_path / name / runs.ONNX for name in ("whole", "killed"))
+    assert runs.sha256_file(whole) == runs.sha256_file(killed)
+
+
 def test_distillation_ends_with_a_table_and_the_difference(compared):
     root, printed = compared
     names = sorted(path.name for path in root.iterdir())
@@ -235,6 +264,50 @@ def test_transfer_material_is_labelled_by_the_teacher(compared, tmp_path, capsys
     options = ["--student", "audiobot50", "--teacher", TEACHER, "--runs", tmp_path / "runs"]
     assert run_distill(*options, "--data", data, "--transfer", extra) == 0
     assert "unlabelled windows" in capsys.readouterr().out
+
+
+def test_synthetic_transfer_and_a_teacher_of_more_scenes(tmp_path, capsys):
+    """scenes:N as transfer are other clips; a teacher of the same seed has heard the test clips."""
+    options = ["--student", "audiobot50", "--runs", tmp_path / "runs", "--data", "scenes:300"]
+    more = ["--student", "audiobot50", "--data", "scenes:340"]
+    assert run_train(*more, "--out", tmp_path / "same") == 0
+    assert run_train(*more, "--data-seed", "1", "--out", tmp_path / "other") == 0
+    assert run_distill(*options, "--teacher", tmp_path / "same") == 2
+    assert "another --data-seed" in capsys.readouterr().err
+    teacher = ["--teacher", tmp_path / "other"]
+    assert run_distill(*options, *teacher, "--transfer", "scenes:50") == 0
+    assert "transfer  scenes:50: 50 unlabelled windows" in capsys.readouterr().out
+    (folder,) = (tmp_path / "runs").iterdir()
+    settings = runs.open_run(folder).manifest["settings"]
+    extra = find_set(settings["transfer"][0])
+    ours = find_set(settings["data"])
+    assert extra.scene_seed == 1_000_000 and ours.scene_seed == 0
+    rows = {row.tobytes() for row in ours.read(slice(None))}
+    assert not any(row.tobytes() in rows for row in extra.read(slice(None)))
+
+
+def test_transfer_scenes_need_a_front_end(npy_data, finished_run, capsys):
+    assert run_distill("--student", "audiobot50", "--data", npy_data, "--teacher", finished_run,
+                       "--transfer", "scenes:50") == 2  # fmt: skip
+    assert "came as spectrograms" in capsys.readouterr().err
+
+
+def test_weights_of_other_classes_are_the_start_but_for_the_head(finished_run, tmp_path):
+    source, _ = checkpoint.load(runs.open_run(finished_run))
+    model, parent = new_student(session_of(3), "audiobot50", finished_run)
+    assert parent.folder == finished_run and model.arguments["classes"] == 3
+    theirs = source.state_dict()
+    changed = [k for k, v in model.state_dict().items() if not torch.equal(v, theirs[k].to(v))
+               if v.shape == theirs[k].shape]  # fmt: skip
+    assert not changed
+    assert model(torch.randn(2, 1, 32, 96)).shape == (2, 3)
+    with pytest.raises(InputError, match=r"holds audiobot50; asked for is dsc50"):
+        new_student(session_of(3), "dsc50", finished_run)
+
+
+def session_of(classes: int) -> Any:
+    data = SimpleNamespace(class_names=tuple("abcdefgh"[:classes]), mels=32, frames=96)
+    return SimpleNamespace(data=data, seed=0)
 
 
 def test_lightning_weights_are_the_start(npy_data, tmp_path, capsys):

@@ -12,6 +12,7 @@ import pytest
 from threadpoolctl import threadpool_limits
 
 from compress.data import scenes
+from compress.data.scene_sources import SOURCE_NAMES, source_label
 from compress.data.synthesis import rooms, signal, voice
 from compress.data.synthesis.alarm import draw_alarm
 from compress.data.synthesis.engine import draw_engine
@@ -127,6 +128,23 @@ def test_shares_hold_in_every_prefix(seed, count):
     shares = np.bincount(labels, minlength=5) / count
     assert np.abs(shares - scenes.CLASS_SHARES).max() < (0.02 if count == 1000 else 0.015)
     assert shares.min() > 0.02
+
+
+def test_scenes_by_source_keep_class_and_name():
+    assert len(set(SOURCE_NAMES)) == len(SOURCE_NAMES)
+    names = [
+        (scenes.label_of(5, number), scenes.foreground_of(5, number, FRONTEND))
+        for number in range(300)
+    ]
+    found = [SOURCE_NAMES[source_label(label, name)] for label, name in names]
+    for (label, _), source in zip(names, found, strict=True):
+        assert source.startswith(f"{scenes.CLASS_NAMES[label]}: ")
+    assert sum(source.endswith(": further") for source in found) <= 6
+    assert len(set(found)) > 60
+    assert SOURCE_NAMES[source_label(1, "solo of harp, bass")] == "music: harp"
+    assert SOURCE_NAMES[source_label(2, "babble of 8")] == "human voice: babble"
+    assert SOURCE_NAMES[source_label(2, "man talking and woman talking")].endswith(": man talking")
+    assert SOURCE_NAMES[source_label(4, "a new siren")] == "alarm: further"
 
 
 def test_shares_are_the_reports():

@@ -29,6 +29,7 @@ _MOST_SCENES = 20_000_000
 _SCENES_PER_JOB = 128
 
 SCENES = "scenes"
+BY_SOURCE = "sources"
 
 
 @dataclass(frozen=True)
@@ -96,12 +97,19 @@ def open_data(
     """The data set of ``spec``: ``scenes``, ``scenes:N`` or a folder in one of the layouts.
 
     ``seed`` is that of the synthetic scenes. ``classes="five"`` maps class names to the report's
-    five. The first call prepares the set in ``cache``; later ones open it. Raises InputError with
-    one line for whatever is wrong with it.
+    five; ``"sources"`` tells synthetic scenes apart by the source in front
+    (compress.data.scene_sources). The first call prepares the set in ``cache``; later ones open it.
+    Raises InputError with one line for whatever is wrong with it.
     """
     layout = find_layout(spec)
     if layout == SCENES:
-        return _open_scenes(_scene_count(spec), seed, frontend, cache, workers)
+        by_source = classes == BY_SOURCE
+        return _open_scenes(_scene_count(spec), seed, frontend, cache, workers, by_source)
+    if classes == BY_SOURCE:
+        raise InputError(
+            f"{spec}: --classes {BY_SOURCE} is for the synthetic scenes, whose sources are known; "
+            "use --classes own"
+        )
     root = Path(spec).expanduser()
     (found,) = (known for known in LAYOUTS if known.name == layout)
     return found.read(
@@ -172,27 +180,35 @@ def _scene_count(spec: str) -> int:
 
 
 def _open_scenes(
-    count: int, seed: int, frontend: FrontEnd, cache: Path | None, workers: int
+    count: int,
+    seed: int,
+    frontend: FrontEnd,
+    cache: Path | None,
+    workers: int,
+    by_source: bool,
 ) -> SpectrogramSet:
+    from compress.data.scene_sources import SOURCE_NAMES
     from compress.data.scenes import CLASS_NAMES
 
     jobs = [
         (start, min(start + _SCENES_PER_JOB, count)) for start in range(0, count, _SCENES_PER_JOB)
     ]
     return build_cached(
-        name=f"scenes:{count}",
+        name=f"scenes:{count}" + (" by source" if by_source else ""),
         key={
             "reader": "scenes",
             "code": _scene_code(),
             "count": count,
             "seed": seed,
             "frontend": frontend.to_dict(),
+            **({"sources": list(SOURCE_NAMES)} if by_source else {}),
         },
         jobs=jobs,
-        make=partial(_scene_shard, seed=seed, frontend=frontend),
-        class_names=CLASS_NAMES,
+        make=partial(_scene_shard, seed=seed, frontend=frontend, by_source=by_source),
+        class_names=SOURCE_NAMES if by_source else CLASS_NAMES,
         frontend=frontend,
         synthetic=True,
+        scene_seed=seed,
         cache=cache,
         workers=workers,
         label="making synthetic scenes",
@@ -208,14 +224,31 @@ def _scene_code() -> str:
     return digest([sha256_file(path) for path in sources])
 
 
-def _scene_shard(job: tuple[int, int], *, seed: int, frontend: FrontEnd) -> Shard:
+def _scene_shard(
+    job: tuple[int, int], *, seed: int, frontend: FrontEnd, by_source: bool = False
+) -> Shard:
     from compress.data.scenes import scene_block
 
     start, stop = job
     block: dict[str, Any] = scene_block(seed, start, stop, frontend)
+    labels = _source_labels(block, seed, frontend) if by_source else block["labels"]
     return {
         "codes": encode_db(block["db"]),
-        "labels": block["labels"],
+        "labels": labels,
         "recording_ids": block["recording_ids"],
         "clip_ids": np.arange(start, stop),
     }
+
+
+def _source_labels(block: dict[str, Any], seed: int, frontend: FrontEnd) -> np.ndarray:
+    from compress.data.scene_sources import source_label
+    from compress.data.scenes import foreground_of
+
+    recordings, first, which = np.unique(
+        block["recording_ids"], return_index=True, return_inverse=True
+    )
+    labels = [
+        source_label(int(label), foreground_of(seed, int(recording), frontend))
+        for recording, label in zip(recordings, block["labels"][first], strict=True)
+    ]
+    return np.array(labels)[which]

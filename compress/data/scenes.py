@@ -122,6 +122,12 @@ def label_of(seed: int, recording: int) -> int:
     return min(int(np.searchsorted(np.cumsum(CLASS_SHARES), mark, side="right")), ALARM)
 
 
+def foreground_of(seed: int, recording: int, frontend: FrontEnd) -> str:
+    """What sounds in front in a recording, as its source is named: "gull", "solo of harp"."""
+    canvas = Canvas(frontend.sample_rate_hz, frontend.clip_samples)
+    return _recording(seed, recording, canvas).sources[0].name
+
+
 def _draw_ratio(dice: Dice, label: int) -> float:
     low, high = dice.weighted([(share, (a, b)) for share, a, b in FOREGROUND_DB[label]])
     return dice.between(low, high)

@@ -56,6 +56,7 @@ class SpectrogramSet:
     recording_ids, clip_ids: (N,) int64.
     folds: (N,) int64 official folds 1..K, or None.
     frontend: settings that made the spectrograms, or None where they came as spectrograms.
+    scene_seed: of synthetic scenes; a longer set of the same seed begins with the same clips.
     """
 
     name: str
@@ -69,6 +70,7 @@ class SpectrogramSet:
     synthetic: bool
     content_hash: str
     notes: tuple[str, ...] = ()
+    scene_seed: int | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -106,6 +108,7 @@ class SpectrogramSet:
             "frames": self.frames,
             "frontend": self.frontend.to_dict() if self.frontend else None,
             "notes": list(self.notes),
+            **({} if self.scene_seed is None else {"scene_seed": self.scene_seed}),
         }
 
 
@@ -172,6 +175,7 @@ def build_cached(
     class_names: Sequence[str],
     frontend: FrontEnd | None,
     synthetic: bool = False,
+    scene_seed: int | None = None,
     cache: Path | None = None,
     workers: int = 0,
     label: str = "data",
@@ -203,6 +207,7 @@ def build_cached(
                     "frontend": frontend.to_dict() if frontend else None,
                     "synthetic": synthetic,
                     "notes": list(notes),
+                    **({} if scene_seed is None else {"scene_seed": scene_seed}),
                 }
                 _merge(partial, len(jobs), described, name)
                 if folder.exists():
@@ -379,4 +384,5 @@ def open_set(folder: Path) -> SpectrogramSet:
         synthetic=bool(described["synthetic"]),
         content_hash=described["content_hash"],
         notes=tuple(described["notes"]),
+        scene_seed=described.get("scene_seed"),
     )
