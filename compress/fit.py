@@ -89,6 +89,12 @@ def train_network(
     sizes = [recipe.batch_size_at(epoch) for epoch in range(recipe.epochs)]
     total = sum(material.steps(size, ranks) for size in sizes)
     with cli.progress(total, label, "step") as bar:
+
+        def after_step() -> None:
+            if average:
+                average.update_parameters(model)
+            bar.update()
+
         bar.update(sum(material.steps(size, ranks) for size in sizes[: progress.epoch]))
         while progress.epoch < recipe.epochs and not _stalled(progress, recipe):
             epoch = progress.epoch
@@ -103,12 +109,6 @@ def train_network(
                 if recipe.schedule == "cosine"
                 else None
             )
-
-            def after_step() -> None:
-                if average:
-                    average.update_parameters(model)
-                bar.update()
-
             means = train_epoch(
                 wrapped, optimiser, task, batches, rates, fabric, bfloat16, after_step
             )
@@ -164,7 +164,8 @@ def weight_average(model: nn.Module, decay: float) -> AveragedModel | None:
         return None
 
     def mix(mean: Sequence[torch.Tensor], now: Sequence[torch.Tensor], steps: Any) -> None:
-        share = 1 - min(decay, (1 + int(steps)) / (10 + int(steps)))
+        n = int(steps)
+        share = 1 - min(decay, (1 + n) / (10 + n))
         if mean[0].is_floating_point():
             torch._foreach_lerp_(list(mean), list(now), share)
         else:  # the number of batches that a batch norm has seen

@@ -89,6 +89,22 @@ class Session:
         return data_name(self.data, self.split)
 
 
+def check_heard_no_test(session: Session, run: Run) -> None:
+    """Refuse a run, as teacher or as start, that was trained on this session's test clips."""
+    ours, theirs = session.data, run.manifest["data"]
+    if theirs.get("content_hash") == ours.content_hash:
+        if run.manifest.get("settings", {}).get("split") != session.split.digest():
+            raise InputError(
+                f"{run.folder}: was trained on another split of this data, so it may have seen "
+                "test clips; train it with the same --fold and --data-seed"
+            )
+    elif ours.scene_seed is not None and theirs.get("scene_seed") == ours.scene_seed:
+        raise InputError(
+            f"{run.folder}: was trained on {theirs.get('name')} of the same seed, which shares "
+            f"clips with {ours.name}, those of the test too; train it with another --data-seed"
+        )
+
+
 def data_name(data: SpectrogramSet, split: Split) -> str:
     """The data set and its fold, as a part of a run folder's name."""
     fold = f"-fold{split.fold}" if split.fold is not None else ""

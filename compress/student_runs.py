@@ -17,7 +17,7 @@ from compress.material import Material
 from compress.recipe import Recipe
 from compress.registry import arguments_of
 from compress.runs import Run
-from compress.session import Session, Training, train_run
+from compress.session import Session, Training, check_heard_no_test, train_run
 from compress.tasks import DistillTask, LabelTask
 from compress.teaching import check_teacher, view_logits
 
@@ -54,6 +54,7 @@ def new_student(
     asked = {key: value for key, value in asked.items() if value is not None}
     if weights is not None and weights.is_dir():
         parent = runs.open_run(weights)
+        check_heard_no_test(session, parent)
         model, _ = checkpoint.load(parent)
         if parent.name != name:
             raise InputError(f"{weights}: holds {parent.name}; asked for is {name}")

@@ -19,7 +19,7 @@ from compress.material import Material, Normalisation
 from compress.memory_format import in_memory_format
 from compress.recipe import Recipe
 from compress.runs import Run
-from compress.session import Session, Training, train_run
+from compress.session import Session, Training, check_heard_no_test, train_run
 from compress.tasks import LabelTask
 
 _BATCH = 128
@@ -148,20 +148,7 @@ def check_teacher(session: Session, teacher: Run) -> None:
         )
     if (theirs.get("mels"), theirs.get("frames")) != (ours.mels, ours.frames):
         raise InputError(f"{teacher.folder}: was trained on windows of another size")
-    same_data = theirs.get("content_hash") == ours.content_hash
-    same_split = teacher.manifest.get("settings", {}).get("split") == session.split.digest()
-    if same_data and not same_split:
-        raise InputError(
-            f"{teacher.folder}: was trained on another split of this data, so it may have seen "
-            "test clips; train it with the same --fold and --data-seed"
-        )
-    seed = ours.scene_seed
-    if not same_data and seed is not None and theirs.get("scene_seed") == seed:
-        raise InputError(
-            f"{teacher.folder}: was trained on {theirs.get('name')} of the same seed, which has "
-            f"clips of {ours.name} among its own, those of the test too; train it with another "
-            "--data-seed"
-        )
+    check_heard_no_test(session, teacher)
 
 
 def view_logits(

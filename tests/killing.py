@@ -35,6 +35,27 @@ _INT8 = ("run/model.onnx", "run/split.json", "run/test_decisions.npz", "run/quan
 _EVENTS = {"os.rename", "os.remove", "os.mkdir", "os.rmdir", "shutil.rmtree"}
 
 
+class Killed(BaseException):
+    """Nothing in the project catches it."""
+
+
+@contextlib.contextmanager
+def killed_at_first_checkpoint() -> Iterator[None]:
+    """What trains within, in this process, dies right after its first checkpoint is written."""
+    from compress import fit
+
+    save = fit._save
+
+    def save_then_die(*arguments: Any) -> None:
+        save(*arguments)
+        raise Killed
+
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(fit, "_SECONDS_BETWEEN_CHECKPOINTS", 0.0)
+        patch.setattr(fit, "_save", save_then_die)
+        yield
+
+
 @dataclass(frozen=True)
 class Case:
     """A command line, and the files below its place that are the same however it went.

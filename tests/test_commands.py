@@ -14,8 +14,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from killing import killed_at_first_checkpoint
 
-from compress import checkpoint, cli, distill, evaluate, fit, onnx_export, runs, teach, train
+from compress import checkpoint, cli, distill, evaluate, onnx_export, runs, teach, train
 from compress.config import DistillConfig, TeachConfig, TrainConfig
 from compress.data.sets import find_set
 from compress.errors import InputError
@@ -122,52 +123,23 @@ def test_another_run_in_the_folder_is_refused_and_left_alone(finished_run, npy_d
     assert {p.name: p.read_bytes() for p in finished_run.iterdir() if p.is_file()} == before
 
 
-def test_a_killed_training_continues_to_the_same_weights(
-    finished_run, npy_data, tmp_path, monkeypatch
-):
-    class Killed(BaseException):
-        pass
-
-    monkeypatch.setattr(fit, "_SECONDS_BETWEEN_CHECKPOINTS", 0.0)
-    save, saved = fit._save, []
-
-    def save_then_die(*arguments):
-        save(*arguments)
-        saved.append(1)
-        raise Killed
-
+def test_a_killed_training_continues_to_the_same_weights(finished_run, npy_data, tmp_path):
     out = tmp_path / "killed"
     options = ("--student", "audiobot50", "--data", npy_data, "--out", out)
-    monkeypatch.setattr(fit, "_save", save_then_die)
-    with pytest.raises(Killed):
+    with killed_at_first_checkpoint():
         run_train(*options)
     assert (out / runs.CHECKPOINT).is_file() and not runs.open_run(out).complete
-    monkeypatch.setattr(fit, "_save", save)
     assert run_train(*options) == 0
     assert runs.sha256_file(out / runs.ONNX) == runs.sha256_file(finished_run / runs.ONNX)
 
 
-def test_a_killed_training_with_averaged_weights_continues_to_the_same(
-    npy_data, tmp_path, monkeypatch
-):
-    class Killed(BaseException):
-        pass
-
+def test_a_killed_training_with_averaged_weights_continues_to_the_same(npy_data, tmp_path):
     recipe = tmp_path / "mean.toml"
     recipe.write_text('epochs = 2\nbatch_size = 32\nweight_average = 0.9\nkeep = "last"\n')
     options = ("--student", "audiobot50", "--data", npy_data, "--recipe", recipe)
     assert run_train(*options, "--out", tmp_path / "whole") == 0
-    monkeypatch.setattr(fit, "_SECONDS_BETWEEN_CHECKPOINTS", 0.0)
-    save = fit._save
-
-    def save_then_die(*arguments):
-        save(*arguments)
-        raise Killed
-
-    monkeypatch.setattr(fit, "_save", save_then_die)
-    with pytest.raises(Killed):
+    with killed_at_first_checkpoint():
         run_train(*options, "--out", tmp_path / "killed")
-    monkeypatch.setattr(fit, "_save", save)
     assert run_train(*options, "--out", tmp_path / "killed") == 0
     whole, killed = (tmp_path / name / runs.ONNX for name in ("whole", "killed"))
     assert runs.sha256_file(whole) == runs.sha256_file(killed)
@@ -274,6 +246,8 @@ def test_synthetic_transfer_and_a_teacher_of_more_scenes(tmp_path, capsys):
     assert run_train(*more, "--data-seed", "1", "--out", tmp_path / "other") == 0
     assert run_distill(*options, "--teacher", tmp_path / "same") == 2
     assert "another --data-seed" in capsys.readouterr().err
+    assert run_train(*options, "--weights", tmp_path / "same") == 2
+    assert "another --data-seed" in capsys.readouterr().err
     teacher = ["--teacher", tmp_path / "other"]
     assert run_distill(*options, *teacher, "--transfer", "scenes:50") == 0
     assert "transfer  scenes:50: 50 unlabelled windows" in capsys.readouterr().out
@@ -306,7 +280,8 @@ def test_weights_of_other_classes_are_the_start_but_for_the_head(finished_run, t
 
 
 def session_of(classes: int) -> Any:
-    data = SimpleNamespace(class_names=tuple("abcdefgh"[:classes]), mels=32, frames=96)
+    data = SimpleNamespace(class_names=tuple("abcdefgh"[:classes]), mels=32, frames=96,
+                           content_hash="another", scene_seed=None)  # fmt: skip
     return SimpleNamespace(data=data, seed=0)
 
 

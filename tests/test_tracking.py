@@ -8,8 +8,9 @@ import importlib.util
 from pathlib import Path
 
 import pytest
+from killing import killed_at_first_checkpoint
 
-from compress import cli, fit, registry, runs, tracking, train
+from compress import cli, registry, runs, tracking, train
 from compress.__main__ import COMMANDS
 from compress.config import TrainConfig
 from compress.errors import InputError
@@ -121,9 +122,6 @@ def test_a_logger_that_fails_is_named_and_the_training_goes_on(capsys):
 def test_a_continued_training_sends_its_earlier_epochs_again(npy_data, tmp_path, monkeypatch):
     """Killed after the first epoch: the record of the second attempt is whole."""
 
-    class Killed(BaseException):
-        pass
-
     class Spy:
         def __init__(self, folder, manifest):
             self.rows = attempts.setdefault(len(attempts), [])
@@ -136,17 +134,8 @@ def test_a_continued_training_sends_its_earlier_epochs_again(npy_data, tmp_path,
 
     attempts: dict[int, list] = {}
     monkeypatch.setattr(tracking, "CsvLogger", Spy)
-    monkeypatch.setattr(fit, "_SECONDS_BETWEEN_CHECKPOINTS", 0.0)
-    save = fit._save
-
-    def save_then_die(*arguments):
-        save(*arguments)
-        raise Killed
-
-    monkeypatch.setattr(fit, "_save", save_then_die)
-    with pytest.raises(Killed):
+    with killed_at_first_checkpoint():
         run_train("--data", npy_data, "--out", tmp_path / "r")
-    monkeypatch.setattr(fit, "_save", save)
     assert run_train("--data", npy_data, "--out", tmp_path / "r") == 0
     assert attempts[0] == [[]], "closed without figures"
     losses = [row["validation_loss"] for row in curves(tmp_path / "r")]
