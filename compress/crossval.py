@@ -14,10 +14,8 @@ command continues.
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import os
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -45,7 +43,7 @@ def run(config: CrossvalConfig) -> int:
     if config.fold_index is not None:
         fold_jobs.end_with_parent()  # before libraries load, which may take long
     _check(config)
-    from compress import chosen_student, tracking
+    from compress import chosen_student, runs, tracking
     from compress.data import open_chosen
 
     recipe, teacher_recipes = chosen_student.check(config)
@@ -57,7 +55,7 @@ def run(config: CrossvalConfig) -> int:
         return _one_fold(config, data, folds, folder, recipe, teacher_recipes)
     if config.collect:
         _check_all_there(folds, folder)
-    with _held(folder):
+    with runs.held(folder, "trains these folds"):
         if not config.collect:
             _train(config, data, folds, folder)
         return _gather(folds, folder)
@@ -136,26 +134,6 @@ def _as_data_options(config: CrossvalConfig, changed: dict[str, Any]) -> DataOpt
 
     values = {f.name: getattr(config, f.name) for f in dataclasses.fields(DataOptions)}
     return DataOptions(**values | changed)
-
-
-@contextlib.contextmanager
-def _held(folder: Path) -> Iterator[None]:
-    """Hold the folder of the cross-validation; raises InputError where a process holds it."""
-    from filelock import FileLock, Timeout
-
-    folder.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(folder / ".lock", timeout=0)
-    try:
-        lock.acquire()
-    except Timeout:
-        raise InputError(
-            f"{folder}: another process trains these folds; wait for it, or choose another "
-            "folder with --out"
-        ) from None
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 def _train(config: CrossvalConfig, data: SpectrogramSet, folds: list[int], folder: Path) -> None:

@@ -238,6 +238,28 @@ def find_runs(root: Path) -> list[Path]:
     return sorted(path.parent for path in root.rglob(MANIFEST)) if root.is_dir() else []
 
 
+@contextlib.contextmanager
+def held(folder: Path, doing: str) -> Iterator[None]:
+    """Hold a folder, which is made, against other processes.
+
+    doing: what one that holds it does, for the line of the InputError that is then raised.
+    """
+    from filelock import FileLock, Timeout
+
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder / ".lock", timeout=0)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise InputError(
+            f"{folder}: another process {doing}; wait for it, or choose another with --out"
+        ) from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
 class RunWriter:
     """A run folder being written. One process at a time holds its lock.
 
@@ -258,21 +280,8 @@ class RunWriter:
         if not self.writes:
             yield self
             return
-        from filelock import FileLock, Timeout
-
-        self.folder.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(self.folder / ".lock", timeout=0)
-        try:
-            lock.acquire()
-        except Timeout:
-            raise InputError(
-                f"{self.folder}: another process is writing to this run folder; "
-                "wait for it or choose another with --out"
-            ) from None
-        try:
+        with held(self.folder, "is writing to this run folder"):
             yield self
-        finally:
-            lock.release()
 
     def begin(self, force: bool = False) -> bool:
         """Write the first manifest. True where the run is complete already."""

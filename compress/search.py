@@ -50,8 +50,6 @@ def run(config: SearchConfig) -> int:
     if config.devices * config.nodes > 1:
         raise InputError("--devices, --nodes: a candidate is trained in one process")
 
-    from filelock import FileLock, Timeout
-
     from compress import runs, study
     from compress.session import open_session
 
@@ -60,15 +58,7 @@ def run(config: SearchConfig) -> int:
     identity = _identity(config, session, recipe, families)
     name = f"search-{config.params}-{budget.macs}-{session.data_name()}-s{config.seed}"
     folder = config.out or config.runs / f"{name}-{runs.digest(identity)[:6]}"
-    folder.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(folder / ".lock", timeout=0)
-    try:
-        lock.acquire()
-    except Timeout:
-        raise InputError(
-            f"{folder}: another process searches here; wait for it, or choose another with --out"
-        ) from None
-    try:
+    with runs.held(folder, "searches here"):
         if config.force:
             _forget(folder)
         for place in (folder, folder / _TRIALS):
@@ -81,8 +71,6 @@ def run(config: SearchConfig) -> int:
         plan = rounds(len(found), config.finalists, recipe.epochs, config.seeds)
         results = _search(found, plan, folder, _Trainer(session, recipe, config.windows, folder))
         return _finish(config, folder, session, found, plan, results)
-    finally:
-        lock.release()
 
 
 def _forget(folder: Path) -> None:

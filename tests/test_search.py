@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from compress import candidates, cli, registry, search, train
+from compress import candidates, cli, registry, runs, search, train
 from compress.candidates import FAMILIES, Budget, Candidate, Size
 from compress.config import SearchConfig, TrainConfig
 from compress.errors import InputError
@@ -165,6 +165,9 @@ def test_what_cannot_be_searched_is_refused(
     assert "did you mean separable" in capsys.readouterr().err
     assert searched("--data", npy_data, "--out", whole, "--seed", 7) == 2
     assert "choose another folder with --out" in capsys.readouterr().err
+    with runs.held(tmp_path / "held", "searches here"):
+        assert searched("--data", npy_data, "--out", tmp_path / "held") == 2
+    assert "held: another process searches here" in capsys.readouterr().err
     (tmp_path / "odd.json").write_text('{"family": "teacher", "arguments": {}}')
     for name in ("odd.json", "gone.json"):
         given = ["--student", tmp_path / name, "--data", npy_data]
