@@ -19,6 +19,7 @@ COMMANDS = {
     "quantize": "turn a trained student into an int8 file, measured against the float one",
     "export": "write a trained model in the form that a device takes, measured as written",
     "pipeline": "teach, distil, prune, fine-tune, quantise, export and report by one recipe",
+    "score": "measure finished runs on another data set: accuracy, recalls, confusion",
     "stream": "how surely and how soon a run follows scenes that change",
     "predict": "classes over time of a sound file, by a finished run",
     "report": "tabulate and draw every run, as text, CSV, JSON and one HTML page",

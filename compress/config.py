@@ -569,6 +569,33 @@ class StreamConfig(DataOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
+class ScoreConfig:
+    """python -m compress.score"""
+
+    folders: tuple[Path, ...] = option((), "run folder to measure", positional=True)
+    data: str | None = option(
+        None,
+        "data set to measure on: scenes[:N] (built in, synthetic) or a folder, as for distill",
+    )
+    data_seed: int = option(0, "seed of the synthetic scenes", least=0)
+    classes: str = option(
+        "own",
+        "class names of the data set, or mapped to the report's five",
+        choices=("own", "five"),
+    )
+    strict: bool = option(
+        False, "refuse a data set with unreadable files instead of skipping them"
+    )
+    cache: Path | None = option(
+        None, "folder for prepared data (default: $COMPRESS_CACHE or ~/.cache/compress-workbench)"
+    )
+    workers: int = option(0, "processes that prepare data; 0: one per core", least=0)
+    out: Path | None = option(
+        None, "folder to write into (default: a name beside the first run's folder)"
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
 class GateConfig:
     """What is checked against which limits."""
 

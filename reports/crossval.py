@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from reports.confusion import draw_confusion
 from reports.literal import literal_text
 from reports.records import plain
 from reports.tables import count, escape_markdown, millions
@@ -92,20 +93,8 @@ def save_figure(summary: Summary, picture: Path) -> None:
     figure = Figure(figsize=(side + 5.0, side), dpi=120, layout="constrained")
     grid = figure.add_gridspec(2, 2, width_ratios=(side, 4.4), height_ratios=(1, 1.15))
     matrix = figure.add_subplot(grid[:, 0])
-    matrix.imshow([[(cell / 100) ** 0.5 for cell in row] for row in percents], cmap="Blues",
-                  vmin=0, vmax=1.15)  # fmt: skip
-    for i, row in enumerate(percents):
-        for j, cell in enumerate(row):
-            colour = "white" if cell > 45 else "#1d2127" if cell else "#8a919b"
-            matrix.text(j, i, f"{cell:.2f}" if n <= 6 else f"{cell:.0f}", ha="center",
-                        va="center", color=colour, fontsize=10 if n <= 10 else 7)  # fmt: skip
-    matrix.set_xticks(range(n), names, rotation=35, ha="right")
-    matrix.set_yticks(range(n), names)
-    matrix.set_xlabel("decided")
-    matrix.set_ylabel("actual")
+    draw_confusion(matrix, names, percents)
     matrix.set_title("Confusion, % of each row", fontsize=11, loc="left")
-    matrix.tick_params(length=0)
-    matrix.spines[:].set_visible(False)
 
     folds = figure.add_subplot(grid[0, 1])
     numbers = [fold["fold"] for fold in summary["folds"]]

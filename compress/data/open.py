@@ -167,6 +167,12 @@ def find_layout(spec: str) -> str:
     raise InputError(f"{spec}: no known layout; it should hold {_KNOWN}")
 
 
+def is_sound(spec: str) -> bool:
+    """Whether sound lies behind the windows of ``spec``, so that a front end makes them."""
+    layout = find_layout(spec)
+    return layout == SCENES or any(known.sound for known in LAYOUTS if known.name == layout)
+
+
 def _scene_count(spec: str) -> int:
     if spec == "scenes":
         return DEFAULT_SCENES

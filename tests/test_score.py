@@ -1,0 +1,146 @@
+"""Runs measured on another data set: classes by name, nothing that was trained on, clip by clip."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import band_spectrograms, write_npy_pair
+
+from compress import cli, evaluate, runs, score
+from compress.config import ScoreConfig
+from compress.data import open_data
+from compress.data.splits import Split
+from compress.frontend import FrontEnd
+
+
+def scored(*arguments: object) -> int:
+    return cli.main(ScoreConfig, score.run, "", list(map(str, arguments)))
+
+
+@pytest.fixture
+def elsewhere(tmp_path: Path) -> Path:
+    return write_npy_pair(tmp_path / "elsewhere", count=60, seed=9)
+
+
+def test_accuracy_is_that_of_the_file_on_every_clip(
+    finished_run: Path, elsewhere: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert scored(finished_run, "--data", elsewhere, "--out", tmp_path / "out") == 0
+    (row,) = json.loads((tmp_path / "out" / score.RESULT).read_text())["runs"]
+    spectrograms, labels = band_spectrograms(60, 9)
+    logits = evaluate.onnx_predictor(finished_run / runs.ONNX)(spectrograms[:, None])
+    assert row["accuracy"] == pytest.approx((logits.argmax(1) == labels).mean())
+    assert row["clips"] == 60 and row["sha256"] == runs.sha256_file(finished_run / runs.ONNX)
+    own = runs.open_run(finished_run).metrics()["splits"]["test"]
+    assert row["own_test"]["accuracy"] == own["accuracy"]
+    assert (tmp_path / "out" / score.PICTURE).read_bytes().startswith(b"\x89PNG")
+    printed = capsys.readouterr().out
+    assert f"{100 * row['accuracy']:.1f} %" in printed and "all clips" in printed
+    before = (tmp_path / "out" / score.RESULT).read_bytes()
+    assert scored(finished_run, "--data", elsewhere, "--out", tmp_path / "out") == 0
+    assert (tmp_path / "out" / score.RESULT).read_bytes() == before
+
+
+def test_of_its_own_data_only_the_test_split_counts(
+    finished_run: Path, npy_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert scored(finished_run, "--data", npy_data, "--out", tmp_path) == 0
+    (row,) = json.loads((tmp_path / score.RESULT).read_text())["runs"]
+    own = runs.open_run(finished_run).metrics()["splits"]["test"]
+    assert {key: row[key] for key in own if key in row} == own
+    assert "test split" in capsys.readouterr().out
+
+
+def test_several_runs_are_held_to_the_first_clip_by_clip(
+    finished_run: Path, elsewhere: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    twin = shutil.copytree(finished_run, tmp_path / "twin")
+    assert scored(finished_run, twin, "--data", elsewhere, "--out", tmp_path / "out") == 0
+    first, second = json.loads((tmp_path / "out" / score.RESULT).read_text())["runs"]
+    assert "minus_first" not in first
+    assert second["minus_first"]["difference"] == 0 and second["minus_first"]["only_a"] == 0
+    assert "twin minus audiobot50: +0.00 points" in capsys.readouterr().out
+
+
+def renamed(run: Path, to: Path, change) -> Path:  # type: ignore[no-untyped-def]
+    """A copy of a run whose recorded data is changed, as if made elsewhere."""
+    copy = shutil.copytree(run, to)
+    manifest = runs.read_json(copy / runs.MANIFEST)
+    change(manifest["data"])
+    runs.write_json(copy / runs.MANIFEST, manifest)
+    return copy
+
+
+def test_classes_are_matched_by_name_and_some_may_lack(
+    finished_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Class folders of sound, of two of the classes, in another order than the run's."""
+    import soundfile
+
+    names = runs.open_run(finished_run).class_names
+    there = [names[4], names[1]]
+    for place, name in enumerate(there):
+        for clip in range(3):
+            sound = 0.1 * np.random.default_rng(10 * place + clip).normal(size=31_200)
+            (tmp_path / "field" / name).mkdir(parents=True, exist_ok=True)
+            soundfile.write(tmp_path / "field" / name / f"{clip}.wav", sound, 16_000)
+    heard = renamed(
+        finished_run,
+        tmp_path / "heard",
+        lambda data: data.update(frontend=FrontEnd().to_dict()),
+    )
+    assert scored(heard, "--data", tmp_path / "field", "--out", tmp_path, "--workers", 1) == 0
+    found = json.loads((tmp_path / score.RESULT).read_text())
+    (row,) = found["runs"]
+    assert np.sum(row["confusion"], axis=1).tolist() == [0, 3, 0, 0, 3]
+    assert row["recall"][names[0]] is None
+    data = open_data(str(tmp_path / "field"), frontend=FrontEnd(), workers=1)
+    logits = evaluate.logits_of(
+        evaluate.onnx_predictor(heard / runs.ONNX), data, np.arange(len(data))
+    )
+    wanted = [names.index(data.class_names[label]) for label in data.labels]
+    assert row["accuracy"] == pytest.approx((logits.argmax(1) == wanted).mean())
+    printed = capsys.readouterr().out
+    assert names[1] in printed and f"\n{names[0]} " not in printed
+
+
+def test_what_cannot_be_scored_is_refused(
+    finished_run: Path, npy_data: Path, elsewhere: Path, tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    def refused(*arguments: object) -> str:
+        assert scored(*arguments) == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        return line
+
+    assert "give a run folder" in refused("--data", elsewhere)
+    assert "--data must be given" in refused(finished_run)
+    assert "made from sound is unknown" in refused(finished_run, "--data", "scenes:50")
+    odd = renamed(finished_run, tmp_path / "odd", lambda data: data.update(frames=48))
+    assert "takes 32 x 48" in refused(odd, "--data", elsewhere)
+    names = runs.open_run(finished_run).class_names
+    fewer = renamed(
+        finished_run, tmp_path / "fewer",
+        lambda data: data.update(class_names=["other name", *names[1:]]),
+    )  # fmt: skip
+    assert "knows no class" in refused(fewer, "--data", elsewhere)
+    assert "score them one by one" in refused(finished_run, fewer, "--data", elsewhere)
+    scene = renamed(
+        finished_run, tmp_path / "scene",
+        lambda data: data.update(frontend=FrontEnd().to_dict(), scene_seed=3, class_names=list(
+            open_data("scenes:50", frontend=FrontEnd(), seed=3, workers=1).class_names)),
+    )  # fmt: skip
+    given = ("--data", "scenes:50", "--data-seed", 3, "--workers", 1)
+    assert "shares clips" in refused(scene, *given)
+    other = shutil.copytree(finished_run, tmp_path / "other")
+    split = Split.from_json(runs.read_json(other / runs.SPLIT))
+    swapped = Split(split.test, split.validation, split.train, split.description)
+    runs.write_json(other / runs.SPLIT, swapped.to_json())
+    manifest = runs.read_json(other / runs.MANIFEST)
+    manifest["artefacts"][runs.SPLIT] = runs.sha256_file(other / runs.SPLIT)
+    runs.write_json(other / runs.MANIFEST, manifest)
+    assert "has heard other clips" in refused(finished_run, other, "--data", npy_data)
