@@ -13,7 +13,7 @@ from test_report import EVIL
 
 from compress import cli, explore
 from compress.config import ExploreConfig
-from reports import crossval, stream
+from reports import crossval, score, stream
 
 FORMULA = r"$\frac{$ \x1b[31m"
 NAMES = [EVIL, FORMULA, "../../escaped", "=cmd|' /C calc'!A0", "</style><img src=x onerror=y>"]
@@ -87,4 +87,19 @@ def test_stream(name, tmp_path):
     result = {"single": row, "chosen": [row], "tried": [row, row], "synthetic": False,
               "name": name, "data": name, "dwell_seconds": 3.0}  # fmt: skip
     stream.save_figure(result, tmp_path / "x.png")
+    assert (tmp_path / "x.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize("name", [EVIL, FORMULA])
+def test_score(name, tmp_path):
+    figures = {"accuracy": 0.5, "accuracy_low": 0.4, "accuracy_high": 0.6}
+    row = figures | {"run": f"runs/{name}", "own_test": figures | {"data": name}, "loss": 1.0,
+                     "clips": 2, "recordings": 2, "recall": {name: 0.5, "none": None},
+                     "confusion": [[1, 1], [0, 0]]}  # fmt: skip
+    second = row | {"minus_first": {"difference": 0.0, "low": 0.0, "high": 0.0, "only_a": 0,
+                                    "only_b": 0, "p_value": 1.0}}  # fmt: skip
+    result = {"data": name, "synthetic": True, "part": "all clips", "class_names": [name, "none"],
+              "runs": [row, second]}  # fmt: skip
+    assert set(score.text(result)) - {"\n"} <= set(filter(str.isprintable, score.text(result)))
+    score.save_figure(result, tmp_path / "x.png")
     assert (tmp_path / "x.png").read_bytes().startswith(b"\x89PNG")

@@ -19,15 +19,15 @@ MAY_IMPORT = {
 }
 COMMANDS = {"teach", "train", "distill", "prune", "quantize", "predict", "report", "gate",
             "export", "pipeline", "crossval", "sweep", "search", "ensemble", "stream",
-            "explore", "baseline", "verify"}  # fmt: skip
+            "explore", "baseline", "verify", "score"}  # fmt: skip
 LIGHT = (
     "compress", "compress.cli", "compress.config", "compress.registry", "compress.runs",
     "compress.recipe", "compress.artefacts", "compress.gate", "compress.report", "compress.data",
     "compress.pipeline", "compress.pipeline_recipe", "compress.verify",
     "compress.search_space", "compress.toml_text", "compress.decisions", "compress.fold_jobs",
     "students", "teachers", "reports", "reports.records", "reports.tables", "reports.crossval",
-    "reports.sweep", "reports.stream", "reports.results", "reports.search", "compress.results",
-    "compress.search", "compress.candidates",
+    "reports.sweep", "reports.stream", "reports.results", "reports.search", "reports.score",
+    "compress.results", "compress.search", "compress.candidates", "compress.score",
 )  # fmt: skip
 HEAVY = ("torch", "timm", "onnx", "onnxruntime", "matplotlib", "scipy")
 
