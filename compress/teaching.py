@@ -15,6 +15,7 @@ from compress import checkpoint, cli, registry, runs
 from compress.config import map_size
 from compress.data.sets import SpectrogramSet, default_cache, is_synthetic
 from compress.errors import InputError
+from compress.fit import uses_bfloat16
 from compress.material import Material, Normalisation
 from compress.memory_format import in_memory_format
 from compress.recipe import Recipe
@@ -162,9 +163,11 @@ def view_logits(
     """Mean logits of the teachers for every view of every window: (views, windows, classes).
 
     Raw logits are stored per teacher and view, under a key of everything that decides them, so
-    that temperature and loss stay free and the next student asks no teacher again.
+    that temperature and loss stay free and the next student asks no teacher again. Teachers
+    compute in the recipe's precision, as the student does.
     """
     views = recipe.views or recipe.epochs
+    bfloat16 = uses_bfloat16(recipe.precision, session.fabric.device)
     normalise = session.normalisation.kind
     total = torch.zeros(views, len(material), material.classes)
     for teacher in teachers:
@@ -176,11 +179,12 @@ def view_logits(
                 "transfer": list(transfer),
                 "augmentation": vars(recipe.augmentation),
                 **({} if normalise == "band" else {"normalise": normalise}),
+                **({"precision": "bfloat16"} if bfloat16 else {}),
                 "seed": session.seed,
             }
         )
         folder = (cache or default_cache()) / "teacher-logits" / key[:24]
-        session.lead(functools.partial(_store, session, teacher, material, views, folder))
+        session.lead(functools.partial(_store, session, teacher, material, views, folder, bfloat16))
         for view in range(views):
             total[view] += torch.from_numpy(np.load(_file(folder, view), allow_pickle=False))
     return total / len(teachers)
@@ -190,7 +194,14 @@ def _file(folder: Path, view: int) -> Path:
     return folder / f"view-{view:04d}.npy"
 
 
-def _store(session: Session, teacher: Run, material: Material, views: int, folder: Path) -> None:
+def _store(
+    session: Session,
+    teacher: Run,
+    material: Material,
+    views: int,
+    folder: Path,
+    bfloat16: bool,
+) -> None:
     from filelock import FileLock
 
     folder.mkdir(parents=True, exist_ok=True)
@@ -200,13 +211,15 @@ def _store(session: Session, teacher: Run, material: Material, views: int, folde
         if not todo:
             return
         predict = _in_our_units(*checkpoint.load(teacher), session)
+        device = session.fabric.device.type
         with cli.progress(len(todo) * len(material), f"logits of {teacher.name}", "window") as bar:
             for view in todo:
                 logits = []
                 for start in range(0, len(material), _BATCH):
                     end = min(start + _BATCH, len(material))
                     x, _ = material.view(torch.arange(start, end), view)
-                    logits.append(predict(x).float().cpu().numpy())
+                    with torch.autocast(device, torch.bfloat16, enabled=bfloat16):
+                        logits.append(predict(x).float().cpu().numpy())
                     bar.update(end - start)
                 with runs.atomic_path(_file(folder, view)) as path, path.open("wb") as file:
                     np.save(file, np.concatenate(logits))

@@ -211,6 +211,23 @@ def test_students_with_seeds_of_their_own_teach(npy_data, tmp_path, capsys):
     assert "timm has no weights of audiobot50" in capsys.readouterr().err
 
 
+def test_a_teacher_computes_in_the_recipes_precision(compared, npy_data, tmp_path):
+    """Under keys of their own lie its logits in float32, and rounded ones in bfloat16."""
+    root, _ = compared
+    folder = next(root.glob("test-resnet-teacher-*"))
+    options = ["--student", "audiobot50", "--data", npy_data, "--teacher", folder]
+    options += ["--cache", tmp_path / "cache", "--runs", tmp_path]
+    stored = {}
+    for precision in ("float32", "bfloat16"):
+        assert run_distill(*options, "--precision", precision) == 0
+        for path in (tmp_path / "cache" / "teacher-logits").glob("*/view-0000.npy"):
+            stored.setdefault(path.parent.name, (precision, np.load(path)))
+    by_precision = dict(stored.values())
+    exact, rounded = by_precision["float32"], by_precision["bfloat16"]
+    assert len(stored) == 2 and not np.array_equal(exact, rounded)
+    np.testing.assert_allclose(rounded, exact, atol=0.05 * np.abs(exact).max())
+
+
 def test_a_teacher_of_another_split_is_refused(compared, npy_data, capsys):
     root, _ = compared
     folder = next(root.glob("test-resnet-teacher-*"))
