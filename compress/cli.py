@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from compress import children
 from compress import config as options
 from compress.config import Config
 from compress.errors import InputError
@@ -41,6 +42,8 @@ def main(
 ) -> int:
     """Parse, run, and turn every expected failure into one line and exit code 2."""
     prog = f"python -m {_module_of(run)}"
+    if argv is None and os.environ.get(children.WATCH_VARIABLE):
+        children.end_with_parent()  # before libraries load, which may take long
     try:
         config = options.parse(
             config_class,

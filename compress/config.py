@@ -890,6 +890,9 @@ class PipelineConfig(RecipeDataOptions):
     seeds: str | None = option(None, "seeds, for example 0,1,2 (default: the recipe's)")
     device: str = option("auto", "where to compute", choices=("auto", "cpu", "cuda", "mps"))
     threads: int = option(0, "CPU threads; 0: all cores", least=0)
+    jobs: int = option(
+        1, "steps at a time that do not wait for each other: seeds, folds, teachers", least=1
+    )
     runs: Path = option(Path("runs"), "folder for the pipeline's folder of run folders")
     force: bool = option(False, "start every stage again")
 

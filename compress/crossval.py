@@ -38,10 +38,6 @@ _NOT_OF_THE_RESULT = (
 
 
 def run(config: CrossvalConfig) -> int:
-    from compress import fold_jobs
-
-    if config.fold_index is not None:
-        fold_jobs.end_with_parent()  # before libraries load, which may take long
     _check(config)
     from compress import chosen_student, runs, tracking
     from compress.data import open_chosen

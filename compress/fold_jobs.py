@@ -11,21 +11,17 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
-import os
 import socket
-import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from compress import cli, runs
+from compress import children, cli, runs
 from compress.errors import InputError
 
-WATCH_VARIABLE = "COMPRESS_END_WITH_STDIN"
 _HELD = "another process is writing to this run folder"
 _LONGEST_PAUSE = 30.0  # seconds between looks whether a fold is still held
 
@@ -63,22 +59,14 @@ def run_fold(folder: Path, options: Path, fold: int, working_folder: Path) -> Fo
     Where another process trains it, as on a cluster whose driver was killed, wait for that one.
     """
     lost = _lost_before(folder, fold)
-    command = [sys.executable, "-m", "compress.crossval"]
-    command += ["--config", str(options), "--fold-index", str(fold)]
+    given = ["--config", str(options), "--fold-index", str(fold)]
     held_since, pause, waited = None, 1.0, 0.0
     log = log_file(folder, fold)
     log.parent.mkdir(parents=True, exist_ok=True)
     while True:
         log.unlink(missing_ok=True)  # a process about to end may still write to the earlier one
         with log.open("w") as out:
-            process = subprocess.Popen(
-                command,
-                stdin=subprocess.PIPE,
-                stdout=out,
-                stderr=subprocess.STDOUT,
-                cwd=working_folder,
-                env={**os.environ, WATCH_VARIABLE: "1"},
-            )
+            process = children.start("compress.crossval", given, out, working_folder)
             described = {"host": socket.gethostname(), "process": process.pid}
             runs.write_json(started_file(folder, fold), described)
             try:
@@ -87,7 +75,7 @@ def run_fold(folder: Path, options: Path, fold: int, working_folder: Path) -> Fo
                 if process.stdin is not None:
                     with contextlib.suppress(BrokenPipeError):
                         process.stdin.close()
-        if code != 2 or _HELD not in _last_line(log):
+        if code != 2 or _HELD not in children.last_line(log):
             break
         if held_since is None:
             held_since = time.monotonic()
@@ -97,19 +85,7 @@ def run_fold(folder: Path, options: Path, fold: int, working_folder: Path) -> Fo
         waited = time.monotonic() - held_since
     if code >= 0 and code < 128:
         started_file(folder, fold).unlink(missing_ok=True)
-    return FoldEnd(fold, code, _last_line(log), lost, waited)
-
-
-def end_with_parent() -> None:
-    """In the process of a fold: end when the pipe on standard input does, as its parent is gone."""
-    if os.environ.get(WATCH_VARIABLE):
-        threading.Thread(target=_wait_for_the_end, daemon=True).start()
-
-
-def _wait_for_the_end() -> None:
-    while os.read(0, 1024):
-        pass
-    os._exit(1)
+    return FoldEnd(fold, code, children.last_line(log), lost, waited)
 
 
 def _lost_before(folder: Path, fold: int) -> tuple[str, ...]:
@@ -121,11 +97,6 @@ def _lost_before(folder: Path, fold: int) -> tuple[str, ...]:
     except InputError:
         return ("an earlier process of it",)
     return (f"process {found.get('process')} on {found.get('host')}",)
-
-
-def _last_line(log: Path) -> str:
-    lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
-    return lines[-1] if lines else "no output"
 
 
 def run_folds(

@@ -3,6 +3,7 @@
     python -m compress.pipeline quick
     python -m compress.pipeline esc10 --data PATH --fold 1
     python -m compress.pipeline quick --from prune --until quantize
+    python -m compress.pipeline quick --seeds 0,1,2 --jobs 2
 
 Every stage is the command of that name with the recipe's options. What is finished is skipped, what
 was killed continues, and --from enters in the middle. The recipe is checked as a whole before
@@ -17,7 +18,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from compress import cli, pipeline_recipe, runs
+from compress import cli, pipeline_jobs, pipeline_recipe, runs
 from compress.config import PipelineConfig
 from compress.errors import InputError
 from compress.pipeline_recipe import STAGES, Step
@@ -34,6 +35,9 @@ def run(config: PipelineConfig) -> int:
     steps = pipeline_recipe.steps(recipe, config)
     wanted = _wanted(steps, config)
     started = time.monotonic()
+    if config.jobs > 1:
+        pipeline_jobs.run_steps(wanted, config.jobs)
+        wanted = []
     for number, step in enumerate(wanted, 1):
         cli.say(f"--- {number}/{len(wanted)} {step.title}: {STAGES[step.stage].sentence}")
         _run_step(step)

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 from test_splits import drawn
 
-from compress import cli, crossval, evaluate, fold_jobs, runs, train
+from compress import children, cli, crossval, evaluate, fold_jobs, runs, train
 from compress.config import CrossvalConfig, TrainConfig
 from compress.data.splits import Split, make_split
 from compress.errors import InputError
@@ -277,7 +277,7 @@ def test_a_fold_that_another_process_still_trains_is_waited_for(tmp_path, monkey
         if len(pauses) == 7:
             there.touch()
 
-    monkeypatch.setattr(fold_jobs.subprocess, "Popen", popen)
+    monkeypatch.setattr(children.subprocess, "Popen", popen)
     monkeypatch.setattr(fold_jobs.time, "sleep", sleep)
     fold_jobs.run_folds(tmp_path, tmp_path / "o", [1], jobs=1, engine="local",
                         scheduler=None, attempts=1)  # fmt: skip

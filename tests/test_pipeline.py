@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from compress import cli, fit, pipeline, pipeline_recipe, runs
+from compress import cli, fit, pipeline, pipeline_jobs, pipeline_recipe, runs
 from compress.config import PipelineConfig
 from compress.errors import InputError
 
@@ -115,6 +115,62 @@ def test_a_killed_pipeline_ends_with_the_same_artefact(
     assert piped(*options) == 0
     assert "teacher   test_resnet: finished before" in capsys.readouterr().out
     assert final(tmp_path) == final(root)
+
+
+SEEDS = """
+stages = ["teach", "distill", "report"]
+seeds = [0, 1]
+
+[teach]
+teacher = ["test_resnet", "audiobot50:7"]
+epochs = 1
+[distill]
+student = "audiobot50"
+epochs = 1
+batch_size = 32
+"""
+
+
+def test_a_step_waits_for_the_runs_that_it_starts_from(tmp_path):
+    (tmp_path / "seeds.toml").write_text(SEEDS)
+    config = PipelineConfig(recipe=str(tmp_path / "seeds.toml"), data="scenes:50", jobs=2)
+    steps = pipeline_recipe.steps(pipeline_recipe.load(config), config)
+    titles = [f"{step.stage} {step.seed}" for step in steps]
+    assert titles == [
+        "teach 0", "teach 7", "distill 0", "teach 1", "distill 1", "report 0",
+    ]  # fmt: skip
+    needed = [pipeline_jobs._needed(number, steps) for number in range(1, 7)]
+    assert needed == [set(), set(), {1, 2}, set(), {2, 4}, {1, 2, 3, 4, 5}]
+
+
+def test_steps_at_the_same_time_leave_the_same_artefacts(npy_data, tmp_path, capsys):
+    recipe = tmp_path / "seeds.toml"
+    recipe.write_text(SEEDS)
+    found = []
+    for jobs in (1, 2):
+        root = tmp_path / f"jobs{jobs}"
+        assert piped(recipe, "--data", npy_data, "--runs", root, "--jobs", jobs) == 0
+        made = {
+            f.name: runs.sha256_file(f / runs.ONNX) for f in (root / "seeds").glob("[td]*-s*")
+        }
+        found.append((made, capsys.readouterr().out))
+    assert found[0][0] == found[1][0] and len(found[0][0]) == 5
+    printed = found[1][1]
+    assert printed.count(" starts\n") == 6
+    assert "distilled audiobot50: 1 epoch" in printed
+    assert printed.index("distill (seed 1): train") < printed.index("6/6 report (seed 0) starts")
+    assert printed.splitlines()[-1].startswith("The last final artefact lies in")
+
+
+def test_a_step_that_is_refused_ends_the_others(npy_data, tmp_path, monkeypatch, capsys):
+    recipe = tmp_path / "seeds.toml"
+    recipe.write_text(SEEDS)
+    blocked = tmp_path / "cache"
+    blocked.write_text("a file where the cache should be")
+    options = ("--runs", tmp_path / "runs", "--cache", blocked, "--jobs", 2)
+    assert piped(recipe, "--data", npy_data, *options) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: stage teach (seed ") and ".log)" in line
 
 
 def test_stages_before_from_must_be_finished(whole, npy_data, tmp_path, capsys):
