@@ -6,6 +6,7 @@ settings. Without arguments: dsc500 under resnet10t on the built-in synthetic sc
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from compress import cli
@@ -13,8 +14,10 @@ from compress.config import DistillConfig, map_size
 from compress.errors import InputError
 
 if TYPE_CHECKING:
+    from compress.data.sets import SpectrogramSet
     from compress.recipe import Recipe
     from compress.runs import Run
+    from compress.session import Session
 
 
 def run(config: DistillConfig) -> int:
@@ -30,10 +33,16 @@ def run(config: DistillConfig) -> int:
     session = open_session(config, config, config.normalise)
     rows: list[tuple[str, Run]] = []
     twin = None
+    transfer = transfer_sets(session, config) if not config.without_teacher else []
     if config.without_teacher or config.compare:
         out = config.out if config.without_teacher else None
         twin = twin_run(
-            session, config.student, recipe, weights=config.weights, out=out, force=config.force
+            session,
+            config.student,
+            as_long_as_with(transfer, session, recipe),
+            weights=config.weights,
+            out=out,
+            force=config.force,
         )
     student = None
     if not config.without_teacher:
@@ -52,7 +61,7 @@ def run(config: DistillConfig) -> int:
                 config.temperature,
                 config.label_loss_weight,
                 config.distill_loss_weight,
-                transfer_sets(session, config),
+                transfer,
                 config.cache,
             ),
             weights=config.weights,
@@ -77,6 +86,16 @@ def run(config: DistillConfig) -> int:
     )
     session.say(f"The student lies in {last.folder}. Next: python -m compress.report")
     return 0
+
+
+def as_long_as_with(
+    transfer: Sequence[SpectrogramSet], session: Session, recipe: Recipe
+) -> Recipe:
+    """The twin's recipe: its epochs lack the transfer material, so there are more of them."""
+    if not transfer:
+        return recipe
+    labelled = len(session.split.train)
+    return recipe.stretched((labelled + sum(map(len, transfer))) / labelled)
 
 
 def check_options(config: DistillConfig) -> tuple[Recipe, dict[str, Recipe]]:

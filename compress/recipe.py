@@ -144,6 +144,17 @@ class Recipe(Augmentation):
             raise InputError(f"recipe: {fault}")
         return found
 
+    def stretched(self, factor: float) -> Recipe:
+        """The recipe with so many times the epochs, and all that is counted in them."""
+        sizes = [f"{round(start * factor)}:{size}" for start, size in self.batch_sizes()]
+        return dataclasses.replace(
+            self,
+            epochs=max(1, round(self.epochs * factor)),
+            patience=max(1, round(self.patience * factor)),
+            plateau_patience=round(self.plateau_patience * factor),
+            batch_size=tuple(sizes) if len(sizes) > 1 else self.batch_size,
+        )
+
     def to_settings(self) -> dict[str, Any]:
         """What a run records of it, JSON-able. Options that came later than runs did are left out
         where they change nothing, so that the same command still finds those runs."""

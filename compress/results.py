@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 DEFAULT_BASELINE = "audiobot500"
 _SHOWN = ("teach", "train", "distill", "prune", "ensemble", "baseline")
 _ORDER = {stage: place for place, stage in enumerate(_SHOWN)}
+_IN_EPOCHS = ("epochs", "patience", "plateau_patience")
+_SAME_BUDGET = 0.02  # relative difference in windows seen
 _NOT_HOW = ("seed", "split", "teachers", "parent", "processes", "data", "arguments", "model")
 
 
@@ -238,14 +240,31 @@ def _teacher_gain(group: Sequence[Member], groups: Sequence[Sequence[Member]]) -
 
 
 def _twins(distilled: Member, trained: Member) -> bool:
-    same = ("arguments", "recipe", "normalise", "weights", "parent", "transfer")
+    """Whether they differ by the teacher and its transfer material alone, at the same budget of
+    training: as many windows seen, so that a twin without transfer material has more epochs."""
+    same = ("arguments", "normalise", "weights", "parent")
     ours, theirs = distilled.settings, trained.settings
-    return (
-        distilled.entry.record.name == trained.entry.record.name
-        and _data_of(distilled) == _data_of(trained)
-        and "recipe" in ours
-        and all(ours.get(key) == theirs.get(key) for key in same if key != "transfer")
-    )
+    if (
+        distilled.entry.record.name != trained.entry.record.name
+        or _data_of(distilled) != _data_of(trained)
+        or any(ours.get(key) != theirs.get(key) for key in same)
+    ):
+        return False
+    a, b = ours.get("recipe"), theirs.get("recipe")
+    if not isinstance(a, dict) or not isinstance(b, dict):
+        return False
+    if not ours.get("transfer"):
+        return a == b
+    seen, wanted = _windows_seen(distilled, a), _windows_seen(trained, b)
+    if seen is None or wanted is None or abs(seen / wanted - 1) > _SAME_BUDGET:
+        return False
+    return {**a, **dict.fromkeys(_IN_EPOCHS)} == {**b, **dict.fromkeys(_IN_EPOCHS)}
+
+
+def _windows_seen(member: Member, recipe: Mapping[str, Any]) -> float | None:
+    """Windows of a training of all the recipe's epochs."""
+    epochs, windows = recipe.get("epochs"), member.metrics.get("windows_per_epoch")
+    return epochs * windows if epochs and windows else None
 
 
 # --- the baseline --------------------------------------------------------------------------------

@@ -377,6 +377,7 @@ def _finish(
     evaluate.save_decisions(folder / DECISIONS, decisions)
     measured |= {
         "epochs": len(progress.history),
+        "windows_per_epoch": len(session.split.train) + sum(map(len, training.transfer)),
         "best_epoch": progress.best_epoch + 1,
         "seconds": round(progress.seconds, 3),
     }

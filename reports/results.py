@@ -176,8 +176,9 @@ def definitions(head: Sequence[str], used: Sequence[int]) -> list[str]:
         7: "Spread: standard deviation in points over seeds, or over the folds of a single seed.",
         9: f"{head[9][:1].upper()}{head[9][1:]}: below 1 is fewer; interval over recordings and "
         "seeds.",
-        10: "Gain of the teacher: accuracy over twins of the same recipe and seed that had none, "
-        "in points, on the same clips; interval over recordings and seeds.",
+        10: "Gain of the teacher: accuracy over twins of the same recipe and seed that had none "
+        "and saw as many windows, in points, on the same clips; interval over recordings and "
+        "seeds.",
         12: "Training: time of one run, without its teacher's.",
     }
     return [told[i] for i in used if i in told]

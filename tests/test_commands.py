@@ -251,8 +251,14 @@ def test_transfer_material_is_labelled_by_the_teacher(compared, tmp_path, capsys
     extra.mkdir()
     sf.write(extra / "x.wav", 0.1 * random.normal(size=80_000), 16_000)
     options = ["--student", "audiobot50", "--teacher", TEACHER, "--runs", tmp_path / "runs"]
-    assert run_distill(*options, "--data", data, "--transfer", extra) == 0
+    assert run_distill(*options, "--data", data, "--transfer", extra, "--compare") == 0
     assert "unlabelled windows" in capsys.readouterr().out
+    made = {kind: next((tmp_path / "runs").glob(f"audiobot50-{kind}-*")) for kind in
+            ("distilled", "twin")}  # fmt: skip
+    figures = {kind: runs.open_run(folder).metrics() for kind, folder in made.items()}
+    seen = {kind: found["epochs"] * found["windows_per_epoch"] for kind, found in figures.items()}
+    assert figures["twin"]["windows_per_epoch"] < figures["distilled"]["windows_per_epoch"]
+    assert seen["twin"] == pytest.approx(seen["distilled"], rel=0.25), "to whole epochs"
 
 
 def test_synthetic_transfer_and_a_teacher_of_more_scenes(tmp_path, capsys):

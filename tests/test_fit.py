@@ -14,7 +14,7 @@ from compress.data.sets import SpectrogramSet, encode_db
 from compress.errors import InputError
 from compress.material import Material, measure_normalisation, plain_batches
 from compress.measure import count_macs, count_params
-from compress.recipe import Augmentation
+from compress.recipe import Augmentation, Recipe
 from compress.tasks import DistillTask, LabelTask
 
 
@@ -288,3 +288,11 @@ def test_a_watcher_sees_every_epoch_and_can_end_the_training(tmp_path):
             tmp_path / "c.pt", Fabric(accelerator="cpu", devices=1), "test", watch,
         )  # fmt: skip
     assert seen == [1, 2]
+
+
+def test_a_stretched_recipe_counts_all_epochs_alike():
+    found = Recipe(epochs=8, patience=4, plateau_patience=2, batch_size=("0:8", "4:32"))
+    found = found.stretched(2.5)
+    assert (found.epochs, found.patience, found.plateau_patience) == (20, 10, 5)
+    assert found.batch_size == ("0:8", "10:32")
+    assert Recipe(epochs=8, batch_size=("64",)).stretched(0.1).epochs == 1

@@ -195,6 +195,30 @@ def test_a_twin_of_another_recipe_is_none(several: Path) -> None:
     assert all(row["teacher_gain"] is None for row in rows)
 
 
+def test_a_twin_without_transfer_sound_has_as_many_windows(several: Path) -> None:
+    """24 epochs of 1,000 windows and 3,000 unlabelled ones against 96 of 1,000."""
+
+    def gain(epochs: int, **recipe: object) -> object:
+        for seed in range(3):
+            for stage in ("train", "distill"):
+                folder = several / f"{stage}{seed}"
+                manifest = runs.read_json(folder / runs.MANIFEST)
+                told = {"epochs": 24} | ({"epochs": epochs, **recipe} if stage == "train" else {})
+                more = {"recipe": told, "transfer": ["hash"] if stage == "distill" else []}
+                change(folder, settings=manifest["settings"] | more)
+                windows = {"windows_per_epoch": 1000 if stage == "train" else 4000}
+                measured = runs.read_json(folder / runs.METRICS)
+                runs.write_json(folder / runs.METRICS, measured | windows)
+        assert reported(several, "--results") == 0
+        rows = json.loads((several / "report" / "results.json").read_text())
+        return next(row["teacher_gain"] for row in rows if row["stage"] == "distill")
+
+    found = gain(96)
+    assert isinstance(found, dict) and found["seeds"] == 3
+    assert gain(24) is None
+    assert gain(96, learning_rate=0.1) is None
+
+
 def test_any_network_or_run_may_be_the_baseline(
     several: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
