@@ -7,6 +7,10 @@
     [distill]                       any option of that command
     student = "dsc50"
 
+    [teach]                         teachers may hear other sound of the same classes
+    data = "scenes:6000"
+    data_seed = 1
+
 :func:`load` checks the file as a whole, :func:`steps` gives the commands to run: each with its
 options and the folder that it writes. A folder's name carries a digest of everything before it, so
 that a changed recipe makes new runs and leaves the others alone.
@@ -36,6 +40,7 @@ from compress.config import (
     nearest,
     read_toml,
 )
+from compress.data.sets import is_synthetic
 from compress.errors import InputError
 from compress.registry import teacher_and_seed
 from compress.runs import Run
@@ -47,6 +52,7 @@ _SET_ALWAYS = (  # by the pipeline, for every stage
     *(spec.name for spec in dataclasses.fields(DataOptions)),
     "runs", "out", "force", "device", "devices", "nodes", "threads", "run", "weights",
 )  # fmt: skip
+_OF_TEACHERS = ("data", "data_seed")  # [teach] may have its own: other sound of the same classes
 
 
 @dataclass(frozen=True)
@@ -251,10 +257,16 @@ def _command_faults(recipe: PipelineRecipe, options: PipelineConfig) -> list[str
     first = (recipe.seeds[0], recipe.folds[0])
     for stage in recipe.stages:
         table = recipe.tables.get(stage, {})
-        own = [key for key in table if key in _SET_ALWAYS or _is_ours(recipe, stage, key)]
+        own = [
+            key
+            for key in table
+            if (key in _SET_ALWAYS and not (stage == "teach" and key in _OF_TEACHERS))
+            or _is_ours(recipe, stage, key)
+        ]
         if own:
             listed = ", ".join(own)
             faults.append(f"[{stage}] {listed}: the pipeline sets this itself")
+    faults += _shared_clips(recipe)
     if faults:
         return faults
     for stage in recipe.stages:
@@ -267,6 +279,19 @@ def _command_faults(recipe: PipelineRecipe, options: PipelineConfig) -> list[str
             text = str(error)
             faults.append(text if text.startswith(f"[{stage}]") else f"[{stage}] {text}")
     return faults
+
+
+def _shared_clips(recipe: PipelineRecipe) -> list[str]:
+    """Teachers of a longer synthetic set of the same seed would have heard the test clips."""
+    table = recipe.tables.get("teach", {})
+    sets = str(recipe.data.get("data", "")), str(table.get("data", ""))
+    seeds = recipe.data.get("data_seed", 0), table.get("data_seed", 0)
+    if all(map(is_synthetic, sets)) and seeds[0] == seeds[1]:
+        return [
+            f"[teach] data: {sets[1]} shares clips with {sets[0]}, those of the test too; "
+            "give [teach] another data_seed"
+        ]
+    return []
 
 
 def _is_ours(recipe: PipelineRecipe, stage: str, key: str) -> bool:
@@ -378,7 +403,10 @@ def _ours(
         "cache": options.cache,
         "workers": options.workers,
     }
-    if stage in ("teach", "distill", "finetune"):
+    own = recipe.tables.get("teach", {}) if stage == "teach" else {}
+    if "data" in own:
+        values |= {key: own[key] for key in _OF_TEACHERS if key in own}
+    elif stage in ("teach", "distill", "finetune"):
         values |= {**recipe.data, "fold": fold}
     if stage in ("prune", "quantize", "export"):
         values["run"] = chain.run

@@ -231,6 +231,27 @@ def test_the_commands_own_faults_are_said_at_once_too(tmp_path, capsys):
     assert not (tmp_path / "runs").exists()
 
 
+def test_teachers_may_hear_other_sound_than_the_student(tmp_path, capsys):
+    recipe = tmp_path / "more.toml"
+    text = (
+        'stages = ["teach", "distill"]\ndata = "scenes:100"\nseeds = [0, 1]\n'
+        '[teach]\nteacher = "tfnet50:0"\ndata = "scenes:300"\ndata_seed = SEED\n'
+        '[distill]\nstudent = "tfnet50"\n'
+    )
+    recipe.write_text(text.replace("SEED", "1"))
+    config = PipelineConfig(recipe=str(recipe), runs=tmp_path / "runs")
+    teacher, *students = pipeline_recipe.steps(pipeline_recipe.load(config), config)
+    assert (teacher.config.data, teacher.config.data_seed) == ("scenes:300", 1)
+    assert len(students) == 2
+    for student in students:
+        assert (student.config.data, student.config.data_seed) == ("scenes:100", 0)
+        assert student.config.teacher == (str(teacher.folder),)
+    recipe.write_text(text.replace("SEED", "0"))
+    assert piped(recipe, "--runs", tmp_path / "runs") == 2
+    assert "scenes:300 shares clips with scenes:100" in capsys.readouterr().err
+    assert not (tmp_path / "runs").exists()
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
