@@ -9,6 +9,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -29,6 +30,7 @@ _SHOWN = ("teach", "train", "distill", "prune", "ensemble", "baseline")
 _ORDER = {stage: place for place, stage in enumerate(_SHOWN)}
 _IN_EPOCHS = ("epochs", "patience", "plateau_patience")
 _SAME_BUDGET = 0.02  # relative difference in windows seen
+_SEED_AND_KEY = re.compile(r"-s[0-9]+-[0-9a-f]{6}$")  # at the end of a run folder's name
 _NOT_HOW = ("seed", "split", "teachers", "parent", "processes", "data", "arguments", "model")
 
 
@@ -147,15 +149,25 @@ def _result(
 
 
 def _made(member: Member) -> str:
-    """'trained', 'distilled from resnet10t', with the epochs that the recipe allows."""
+    """'trained', 'distilled from resnet10t', with the epochs that the recipe allows and the run
+    whose weights it started from."""
     teachers = member.manifest.get("teachers")
-    names = [str(t.get("name")) for t in teachers or () if isinstance(t, dict)]
+    names = " + ".join(str(t.get("name")) for t in teachers or () if isinstance(t, dict))
+    stage, parent = member.entry.record.stage, member.manifest.get("parent")
+    start = parent if isinstance(parent, dict) else {}
     words = {"teach": "teacher", "train": "trained", "distill": "distilled", "prune": "pruned"}
-    text = words.get(member.entry.record.stage, member.entry.record.stage)
-    text += f" from {' + '.join(names)}" if names else ""
+    text = words.get(stage, stage)
+    if stage == "prune":
+        text += f" from {start['name']}" if start.get("name") else ""
+        text += f" under {names}" if names else ""
+    else:
+        text += f" from {names}" if names else ""
     recipe = member.settings.get("recipe")
     epochs = recipe.get("epochs") if isinstance(recipe, dict) else None
-    return text + (f", {epochs} epochs" if epochs else "")
+    text += f", {epochs} epochs" if epochs else ""
+    if stage in ("train", "distill") and start.get("folder"):
+        text += f", started from {_SEED_AND_KEY.sub('', Path(str(start['folder'])).name)}"
+    return text
 
 
 def _accuracy(group: Sequence[Member]) -> Interval:

@@ -185,6 +185,18 @@ def test_seeds_make_one_row_with_gain_ratio_and_int8(
     assert "results.md" in capsys.readouterr().out
 
 
+def test_where_weights_came_from_is_told(several: Path) -> None:
+    for seed in range(3):
+        start = {"folder": f"runs/dsc50-trained-sounds-s{seed}-0a1b2c"}
+        change(several / f"train{seed}", parent=start)
+        pruned = {"name": "dsc500", "folder": "gone"}
+        change(several / f"distill{seed}", stage="prune", parent=pruned)
+    assert reported(several, "--results") == 0
+    made = [row["made"] for row in json.loads((several / "report" / "results.json").read_text())]
+    assert "trained, 24 epochs, started from dsc50-trained-sounds" in made
+    assert "pruned from dsc500 under resnet10t, 24 epochs" in made
+
+
 def test_a_twin_of_another_recipe_is_none(several: Path) -> None:
     for seed in range(3):
         manifest = runs.read_json(several / f"train{seed}" / runs.MANIFEST)
