@@ -92,9 +92,22 @@ def _summarise(data: SpectrogramSet) -> tuple[np.ndarray, np.ndarray, list[bytes
             weighted = sums * np.sqrt(sizes / (data.mels * data.frames))
             reduced[rows] = weighted.reshape(len(codes), -1)
             audible[rows] = (codes > AUDIBLE_DB * CODES_PER_DB).mean(axis=(1, 2))
-            digests += [hashlib.blake2b(window, digest_size=16).digest() for window in codes]
+            digests += [_digest(window) for window in codes]
             bar.update(len(codes))
     return reduced, audible, digests
+
+
+def _digest(codes: np.ndarray) -> bytes:
+    return hashlib.blake2b(codes.tobytes(), digest_size=16).digest()
+
+
+def sounding_digests(data: SpectrogramSet, windows: np.ndarray) -> list[bytes | None]:
+    """Hash of the codes of each of some windows; None where all are the same, as in silence."""
+    found: list[bytes | None] = []
+    for at in range(0, len(windows), _WINDOWS_AT_ONCE):
+        for codes in data.read(windows[at : at + _WINDOWS_AT_ONCE]):
+            found.append(_digest(codes) if codes.min() < codes.max() else None)
+    return found
 
 
 def _near(

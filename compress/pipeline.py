@@ -37,11 +37,8 @@ def run(config: PipelineConfig) -> int:
     started = time.monotonic()
     if config.jobs > 1:
         pipeline_jobs.run_steps(wanted, config.jobs)
-        wanted = []
-    for number, step in enumerate(wanted, 1):
-        cli.say(f"--- {number}/{len(wanted)} {step.title}: {STAGES[step.stage].sentence}")
-        _run_step(step)
-        cli.say()
+    else:
+        _run_in_turn(wanted)
     artefacts = [step for step in steps if _is_finished(step)]
     _write_record(config, recipe.name, artefacts)
     for line in closing(artefacts, time.monotonic() - started):
@@ -67,6 +64,13 @@ def _check_finished(step: Step, first: str) -> None:
             f"({step.folder} is missing); leave out --from, or give --run RUN"
         )
     runs.open_run(step.folder).check_unchanged()
+
+
+def _run_in_turn(wanted: Sequence[Step]) -> None:
+    for number, step in enumerate(wanted, 1):
+        cli.say(f"--- {number}/{len(wanted)} {step.title}: {STAGES[step.stage].sentence}")
+        _run_step(step)
+        cli.say()
 
 
 def _run_step(step: Step) -> None:

@@ -1,7 +1,7 @@
 """Steps of a pipeline as processes, those at the same time that do not wait for each other.
 
-    teach s0 -> distill s0 -> quantize s0 \\
-    teach s1 -> distill s1 -> quantize s1 -> report
+    teach s0 -> distill s0 -> quantize s0 -> report
+    teach s1 -> distill s1 -> quantize s1 ->
 
 A step waits for the steps whose run folders its options name, the report for all. What a step
 prints comes when it has ended.

@@ -52,7 +52,6 @@ _SET_ALWAYS = (  # by the pipeline, for every stage
     *(spec.name for spec in dataclasses.fields(DataOptions)),
     "runs", "out", "force", "device", "devices", "nodes", "threads", "run", "weights",
 )  # fmt: skip
-_OF_TEACHERS = ("data", "data_seed")  # [teach] may have its own: other sound of the same classes
 
 
 @dataclass(frozen=True)
@@ -260,7 +259,7 @@ def _command_faults(recipe: PipelineRecipe, options: PipelineConfig) -> list[str
         own = [
             key
             for key in table
-            if (key in _SET_ALWAYS and not (stage == "teach" and key in _OF_TEACHERS))
+            if (key in _SET_ALWAYS and key not in _other_sound(recipe, stage))
             or _is_ours(recipe, stage, key)
         ]
         if own:
@@ -281,12 +280,19 @@ def _command_faults(recipe: PipelineRecipe, options: PipelineConfig) -> list[str
     return faults
 
 
+def _other_sound(recipe: PipelineRecipe, stage: str) -> Mapping[str, Any]:
+    """The data options of teachers that hear other sound than the student; else none."""
+    table = recipe.tables.get(stage, {})
+    if stage != "teach" or "data" not in table:
+        return {}
+    return {"data": table["data"], "data_seed": table.get("data_seed", 0)}
+
+
 def _shared_clips(recipe: PipelineRecipe) -> list[str]:
     """Teachers of a longer synthetic set of the same seed would have heard the test clips."""
-    table = recipe.tables.get("teach", {})
-    sets = str(recipe.data.get("data", "")), str(table.get("data", ""))
-    seeds = recipe.data.get("data_seed", 0), table.get("data_seed", 0)
-    if all(map(is_synthetic, sets)) and seeds[0] == seeds[1]:
+    own = _other_sound(recipe, "teach")
+    sets = str(recipe.data.get("data", "")), str(own.get("data", ""))
+    if all(map(is_synthetic, sets)) and own["data_seed"] == recipe.data.get("data_seed", 0):
         return [
             f"[teach] data: {sets[1]} shares clips with {sets[0]}, those of the test too; "
             "give [teach] another data_seed"
@@ -403,11 +409,10 @@ def _ours(
         "cache": options.cache,
         "workers": options.workers,
     }
-    own = recipe.tables.get("teach", {}) if stage == "teach" else {}
-    if "data" in own:
-        values |= {key: own[key] for key in _OF_TEACHERS if key in own}
-    elif stage in ("teach", "distill", "finetune"):
+    if stage in ("teach", "distill", "finetune"):
         values |= {**recipe.data, "fold": fold}
+        if other := _other_sound(recipe, stage):
+            values |= {**other, "fold": None}
     if stage in ("prune", "quantize", "export"):
         values["run"] = chain.run
     if stage == "distill" and "teach" in recipe.stages:

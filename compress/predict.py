@@ -158,7 +158,7 @@ def load_model(path: Path, frontend_choice: str = "run") -> Model:
             f"{file}: gives {classes} classes, but {folder / MANIFEST} names "
             f"{len(record.class_names)}; the two do not belong together"
         )
-    frontend = _frontend(folder, record.manifest["data"].get("frontend"), shape, frontend_choice)
+    frontend = _frontend(record, shape, frontend_choice)
     digest, predict = sha256_file(file), onnx_predictor(file)
     return Model(file, digest, record.class_names, frontend, predict, _prior(record))
 
@@ -174,12 +174,9 @@ def _prior(record: Run) -> np.ndarray | None:
     return (clips + 1) / (clips + 1).sum() if fits else None
 
 
-def _frontend(folder: Path, recorded: Any, shape: list[Any], choice: str) -> FrontEnd:
-    if isinstance(recorded, dict):
-        try:
-            frontend = FrontEnd.from_dict(recorded)
-        except TypeError as error:
-            raise InputError(f"{folder / MANIFEST}: front end is damaged ({error})") from None
+def _frontend(record: Run, shape: list[Any], choice: str) -> FrontEnd:
+    folder, frontend = record.folder, record.frontend
+    if frontend is not None:
         if [frontend.mels, frontend.frames] != shape[2:]:
             raise InputError(
                 f"{folder / MANIFEST}: front end of {frontend.mels} x {frontend.frames}, but the "

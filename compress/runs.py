@@ -27,9 +27,12 @@ import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from compress.errors import InputError
+
+if TYPE_CHECKING:
+    from compress.frontend import FrontEnd
 
 SCHEMA = 1
 MANIFEST = "manifest.json"
@@ -143,6 +146,21 @@ class Run:
     @property
     def class_names(self) -> tuple[str, ...]:
         return tuple(self.manifest["data"]["class_names"])
+
+    @property
+    def frontend(self) -> FrontEnd | None:
+        """How sound became the run's windows; None where its data came as spectrograms."""
+        from compress.frontend import FrontEnd
+
+        recorded = self.manifest["data"].get("frontend")
+        if not isinstance(recorded, dict):
+            return None
+        try:
+            return FrontEnd.from_dict(recorded)
+        except TypeError as error:
+            raise InputError(
+                f"{self.folder / MANIFEST}: front end is damaged ({error})"
+            ) from None
 
     def file(self, name: str) -> Path:
         """A file that the run must have; raises InputError where it is missing."""

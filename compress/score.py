@@ -3,8 +3,9 @@
     python -m compress.score runs/NAME [runs/OTHER ...] --data PATH
 
 Every clip is decided by the file that ships, model.onnx, in onnxruntime, after the front end that
-the run recorded. Classes are matched by name; the data set may lack some. Of the data set that the
-run was made of only the test split counts. Several runs are compared pair by pair with the first.
+the run recorded. Classes are matched by name; the data set may lack some. Clips that the run was
+trained or chosen on are left out: of its own data only the test split counts. What its teachers
+heard is not looked at. Several runs are compared clip by clip with the first.
 Writes score.json and score.png.
 """
 
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
     import numpy as np
 
     from compress.data.sets import SpectrogramSet
-    from compress.frontend import FrontEnd
     from compress.metrics import Decisions
     from compress.runs import Run
 
@@ -36,15 +36,15 @@ def run(config: ScoreConfig) -> int:
         raise InputError("--data must be given: the data set to measure on")
 
     from compress import runs
-    from reports.score import save_figure, text
+    from reports.score import save_figure
 
     records = [runs.open_run(folder) for folder in config.folders]
     for record in records:
         record.check_unchanged()
         record.file(runs.ONNX)
     data = _open(records, config)
-    windows = _windows(records, data)
-    result = measure(records, data, windows)
+    windows, notes = _windows(records, data, config.cache)
+    result = measure(records, data, windows) | {"notes": notes}
     out = config.out or records[0].folder.parent / (
         f"score-{runs.slug(Path(data.name).name)}-{runs.digest(_identity(result))[:6]}"
     )
@@ -52,7 +52,8 @@ def run(config: ScoreConfig) -> int:
     with runs.atomic_path(out / PICTURE) as path:
         save_figure(result, path)
     runs.write_json(out / RESULT, result)
-    cli.say(text(result))
+    for line in lines_of(result):
+        cli.say(line)
     cli.say(
         f"Measured on model.onnx in onnxruntime. The figures lie in {out / RESULT}, the confusion "
         f"in {PICTURE}. Next: python -m compress.explore --data {config.data}"
@@ -67,14 +68,14 @@ def _open(records: Sequence[Run], config: ScoreConfig) -> SpectrogramSet:
     from compress.frontend import FrontEnd
 
     first = records[0]
-    frontend = _frontend(first)
+    frontend = first.frontend
     for other in records[1:]:
         if set(other.class_names) != set(first.class_names):
             raise InputError(
                 f"{other.folder}: decides between {', '.join(other.class_names)}, {first.folder} "
                 f"between {', '.join(first.class_names)}; score them one by one"
             )
-        if _frontend(other) != frontend:
+        if other.frontend != frontend:
             raise InputError(
                 f"{other.folder}: hears through another front end than {first.folder}; "
                 "score them one by one"
@@ -110,46 +111,66 @@ def _open(records: Sequence[Run], config: ScoreConfig) -> SpectrogramSet:
     return data
 
 
-def _frontend(record: Run) -> FrontEnd | None:
-    """What the run recorded of its front end; None where its data came as spectrograms."""
-    from compress.frontend import FrontEnd
-
-    recorded = record.manifest["data"].get("frontend")
-    if not isinstance(recorded, dict):
-        return None
-    try:
-        return FrontEnd.from_dict(recorded)
-    except TypeError as error:
-        raise InputError(f"{record.folder}: the recorded front end is damaged ({error})") from None
-
-
-def _windows(records: Sequence[Run], data: SpectrogramSet) -> np.ndarray:
-    """Numbers of the windows that no run was trained on; raises InputError where they differ."""
+def _windows(
+    records: Sequence[Run], data: SpectrogramSet, cache: Path | None
+) -> tuple[np.ndarray, list[str]]:
+    """(numbers of the windows that no run was trained on, notes); raises InputError where there
+    are none, or where the runs differ in them."""
     import numpy as np
 
-    from compress import runs
-    from compress.data.splits import Split
-
-    heard = []
+    found: list[np.ndarray] = []
+    notes: list[str] = []
     for record in records:
-        theirs = record.manifest["data"]
-        if theirs.get("content_hash") == data.content_hash:
-            split = Split.from_json(runs.read_json(record.file(runs.SPLIT)))
-            heard.append(np.sort(split.test))
-        elif data.scene_seed is not None and theirs.get("scene_seed") == data.scene_seed:
-            raise InputError(
-                f"{record.folder}: was trained on {theirs.get('name')} of the same seed, which "
-                f"shares clips with {data.name}; choose another --data-seed"
-            )
-        else:
-            heard.append(np.arange(len(data)))
-    for record, found in zip(records[1:], heard[1:], strict=True):
-        if not np.array_equal(found, heard[0]):
+        windows, told = _unheard(record, data, cache)
+        if not len(windows):
+            raise InputError(f"{record.folder}: was trained on every clip of {data.name}")
+        if found and not np.array_equal(windows, found[0]):
             raise InputError(
                 f"{record.folder}: has heard other clips of {data.name} than {records[0].folder}; "
                 "score them one by one"
             )
-    return heard[0]
+        found.append(windows)
+        notes += told
+    return found[0], notes
+
+
+def _unheard(
+    record: Run, data: SpectrogramSet, cache: Path | None
+) -> tuple[np.ndarray, list[str]]:
+    """Windows of the clips of which nothing is, to the bit, among those that the run was trained
+    or chosen on; and what is to be said of it."""
+    import numpy as np
+
+    from compress import runs
+    from compress.data.sets import find_set
+    from compress.data.splits import Split
+    from compress.duplicates import sounding_digests
+
+    theirs, every = record.manifest["data"], np.arange(len(data))
+    split = Split.from_json(runs.read_json(record.file(runs.SPLIT)))
+    if theirs.get("content_hash") == data.content_hash:
+        return np.sort(split.test), [f"{record.folder}: made of this data; its test split counts"]
+    if data.shares_scenes(theirs):
+        raise InputError(
+            f"{record.folder}: was trained on {theirs.get('name')} of the same seed, which "
+            f"shares clips with {data.name}; choose another --data-seed"
+        )
+    own = find_set(str(theirs.get("content_hash")), cache)
+    if own is None:
+        return every, [
+            f"{record.folder}: its own data is not in the cache, so whether it heard some of these "
+            "clips is not known"
+        ]
+    if (own.mels, own.frames) != (data.mels, data.frames):
+        return every, []
+    trained = sounding_digests(own, np.concatenate([split.train, split.validation]))
+    known = {digest for digest in trained if digest is not None}
+    heard = [digest in known for digest in sounding_digests(data, every)]
+    clips = np.unique(data.clip_ids[heard])
+    if not len(clips):
+        return every, []
+    told = f"{record.folder}: {len(clips):,} clips left out, on which it was trained or chosen"
+    return every[~np.isin(data.clip_ids, clips)], [told]
 
 
 def measure(records: Sequence[Run], data: SpectrogramSet, windows: np.ndarray) -> dict[str, Any]:
@@ -191,10 +212,47 @@ def measure(records: Sequence[Run], data: SpectrogramSet, windows: np.ndarray) -
         "data": data.name,
         "content_hash": data.content_hash,
         "synthetic": data.synthetic,
-        "part": "test split" if len(windows) < len(data) else "all clips",
+        "clips_of_data": len(np.unique(data.clip_ids)),
         "class_names": list(names),
         "runs": rows,
     }
+
+
+def lines_of(result: dict[str, Any]) -> list[str]:
+    """Accuracy of every run here and on its own test split, recalls, differences to the first."""
+    from compress.metrics import PairedDifference
+    from compress.summary import aligned, describe_difference
+    from reports.records import plain
+
+    rows = result["runs"]
+    names = [plain(Path(row["run"]).name) for row in rows]
+    synthetic = " (synthetic)" if result["synthetic"] and "synthetic" not in result["data"] else ""
+    lines = [
+        f"data      {plain(result['data'])}{synthetic}: {rows[0]['clips']:,} of "
+        f"{result['clips_of_data']:,} clips, of {rows[0]['recordings']:,} recordings",
+        *(f"note      {plain(note)}" for note in result["notes"]),
+    ]
+    table = [("run", "accuracy here (95 % interval)", "on its own test", "loss")]
+    for name, row in zip(names, rows, strict=True):
+        own = row["own_test"]
+        there = f"{_interval(own)}, {plain(own['data'])}" if own else "unknown"
+        table.append((name, _interval(row), there, f"{row['loss']:.3f}"))
+    heads = [f"recall of run {i + 1}" for i in range(len(rows))] if len(rows) > 1 else ["recall"]
+    recalls = [("class", "clips", *heads)]
+    for index, name in enumerate(result["class_names"]):
+        clips = sum(rows[0]["confusion"][index])
+        if clips:
+            shares = (f"{100 * row['recall'][name]:.1f} %" for row in rows)
+            recalls.append((plain(name), f"{clips:,}", *shares))
+    lines += ["", aligned(table, right=(3,)), "", aligned(recalls, right=range(1, len(rows) + 2))]
+    for name, row in zip(names[1:], rows[1:], strict=True):
+        lines.append(describe_difference(name, names[0], PairedDifference(**row["minus_first"])))
+    return lines
+
+
+def _interval(figures: dict[str, Any]) -> str:
+    low, high = (100 * figures[key] for key in ("accuracy_low", "accuracy_high"))
+    return f"{100 * figures['accuracy']:.1f} %  ({low:.1f} to {high:.1f})"
 
 
 def _own_test(record: Run) -> dict[str, Any] | None:

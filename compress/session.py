@@ -98,7 +98,7 @@ def check_heard_no_test(session: Session, run: Run) -> None:
                 f"{run.folder}: was trained on another split of this data, so it may have seen "
                 "test clips; train it with the same --fold and --data-seed"
             )
-    elif ours.scene_seed is not None and theirs.get("scene_seed") == ours.scene_seed:
+    elif ours.shares_scenes(theirs):
         raise InputError(
             f"{run.folder}: was trained on {theirs.get('name')} of the same seed, which shares "
             f"clips with {ours.name}, those of the test too; train it with another --data-seed"

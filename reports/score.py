@@ -1,8 +1,8 @@
-"""What runs are worth on another data set, as text and a picture, from score.json."""
+"""What runs are worth on another data set, as a picture, from the numbers of score.json."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,68 +12,6 @@ from reports.records import plain
 
 Result = Mapping[str, Any]
 _MOST_DRAWN = 4
-
-
-def text(result: Result) -> str:
-    """Accuracy of every run here and on its own test split, recalls, differences to the first."""
-    runs = result["runs"]
-    synthetic = " (synthetic)" if result["synthetic"] and "synthetic" not in result["data"] else ""
-    heads = ("run", "accuracy here (95 % interval)", "on its own test", "loss")
-    rows = [heads]
-    for row in runs:
-        own = row["own_test"]
-        rows.append(
-            (
-                plain(Path(row["run"]).name),
-                _interval(row),
-                "unknown" if own is None else f"{_interval(own)}, {plain(own['data'])}",
-                f"{row['loss']:.3f}",
-            )
-        )
-    clips = f"{runs[0]['clips']:,} clips of {runs[0]['recordings']:,} recordings"
-    lines = [
-        f"data      {plain(result['data'])}{synthetic}: {clips}, {result['part']}",
-        "",
-        *_columns(rows),
-        "",
-        *_columns(_recalls(result)),
-    ]
-    for row in runs[1:]:
-        d = row["minus_first"]
-        lines.append(
-            f"{plain(Path(row['run']).name)} minus {plain(Path(runs[0]['run']).name)}: "
-            f"{100 * d['difference']:+.2f} points (95 % interval {100 * d['low']:+.2f} to "
-            f"{100 * d['high']:+.2f}; {d['only_a']} against {d['only_b']} clips, "
-            f"McNemar p = {d['p_value']:.3f})"
-        )
-    return "\n".join(lines)
-
-
-def _recalls(result: Result) -> list[tuple[str, ...]]:
-    """Clips and recall of each class that the data set has, a column for each run."""
-    runs = result["runs"]
-    rows = [("class", "clips", *(f"recall of run {i + 1}" for i in range(len(runs))))]
-    if len(runs) == 1:
-        rows = [("class", "clips", "recall")]
-    for index, name in enumerate(result["class_names"]):
-        clips = sum(runs[0]["confusion"][index])
-        if clips:
-            shares = (f"{100 * row['recall'][name]:.1f} %" for row in runs)
-            rows.append((plain(name), f"{clips:,}", *shares))
-    return rows
-
-
-def _interval(figures: Mapping[str, Any]) -> str:
-    low, high = (100 * figures[key] for key in ("accuracy_low", "accuracy_high"))
-    return f"{100 * figures['accuracy']:.1f} %  ({low:.1f} to {high:.1f})"
-
-
-def _columns(rows: Sequence[tuple[str, ...]]) -> list[str]:
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    return [
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-        for row in rows
-    ]
 
 
 @literal_text

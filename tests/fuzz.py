@@ -414,9 +414,7 @@ def _read_run_file(name: str, path: Path, scratch: Path) -> None:
         runs.missing(folder, run.manifest)
         for step in (
             lambda: lines_of(verify_run(folder, VerifyConfig(files_only=True))),
-            lambda: predict._frontend(
-                folder, run.manifest["data"].get("frontend"), [1, 1, 32, 96], "run"
-            ),
+            lambda: predict._frontend(run, [1, 1, 32, 96], "run"),
             run.check_unchanged,
             run.reference,
         ):

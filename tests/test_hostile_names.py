@@ -11,9 +11,10 @@ import pytest
 from conftest import write_npy_pair
 from test_report import EVIL
 
-from compress import cli, explore
+from compress import cli, explore, score
 from compress.config import ExploreConfig
-from reports import crossval, score, stream
+from reports import crossval, stream
+from reports.score import save_figure as save_score
 
 FORMULA = r"$\frac{$ \x1b[31m"
 NAMES = [EVIL, FORMULA, "../../escaped", "=cmd|' /C calc'!A0", "</style><img src=x onerror=y>"]
@@ -98,8 +99,9 @@ def test_score(name, tmp_path):
                      "confusion": [[1, 1], [0, 0]]}  # fmt: skip
     second = row | {"minus_first": {"difference": 0.0, "low": 0.0, "high": 0.0, "only_a": 0,
                                     "only_b": 0, "p_value": 1.0}}  # fmt: skip
-    result = {"data": name, "synthetic": True, "part": "all clips", "class_names": [name, "none"],
-              "runs": [row, second]}  # fmt: skip
-    assert set(score.text(result)) - {"\n"} <= set(filter(str.isprintable, score.text(result)))
-    score.save_figure(result, tmp_path / "x.png")
+    result = {"data": name, "synthetic": True, "clips_of_data": 3, "class_names": [name, "none"],
+              "notes": [f"{name}: left out"], "runs": [row, second]}  # fmt: skip
+    text = "".join(score.lines_of(result))
+    assert set(text) - {"\n"} <= set(filter(str.isprintable, text))
+    save_score(result, tmp_path / "x.png")
     assert (tmp_path / "x.png").read_bytes().startswith(b"\x89PNG")

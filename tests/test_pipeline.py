@@ -246,6 +246,12 @@ def test_teachers_may_hear_other_sound_than_the_student(tmp_path, capsys):
     for student in students:
         assert (student.config.data, student.config.data_seed) == ("scenes:100", 0)
         assert student.config.teacher == (str(teacher.folder),)
+    config = PipelineConfig(recipe=str(recipe), runs=tmp_path / "runs", reference="fixed")
+    teacher, student, _ = pipeline_recipe.steps(pipeline_recipe.load(config), config)
+    assert teacher.config.reference == student.config.reference == "fixed"
+    recipe.write_text(text.replace('data = "scenes:300"\n', "").replace("SEED", "1"))
+    assert piped(recipe, "--runs", tmp_path / "runs") == 2
+    assert "[teach] data_seed: the pipeline sets this itself" in capsys.readouterr().err
     recipe.write_text(text.replace("SEED", "0"))
     assert piped(recipe, "--runs", tmp_path / "runs") == 2
     assert "scenes:300 shares clips with scenes:100" in capsys.readouterr().err

@@ -39,7 +39,7 @@ def test_accuracy_is_that_of_the_file_on_every_clip(
     assert row["own_test"]["accuracy"] == own["accuracy"]
     assert (tmp_path / "out" / score.PICTURE).read_bytes().startswith(b"\x89PNG")
     printed = capsys.readouterr().out
-    assert f"{100 * row['accuracy']:.1f} %" in printed and "all clips" in printed
+    assert f"{100 * row['accuracy']:.1f} %" in printed and "60 of 60 clips" in printed
     before = (tmp_path / "out" / score.RESULT).read_bytes()
     assert scored(finished_run, "--data", elsewhere, "--out", tmp_path / "out") == 0
     assert (tmp_path / "out" / score.RESULT).read_bytes() == before
@@ -52,7 +52,33 @@ def test_of_its_own_data_only_the_test_split_counts(
     (row,) = json.loads((tmp_path / score.RESULT).read_text())["runs"]
     own = runs.open_run(finished_run).metrics()["splits"]["test"]
     assert {key: row[key] for key in own if key in row} == own
-    assert "test split" in capsys.readouterr().out
+    assert "its test split counts" in capsys.readouterr().out
+
+
+def test_clips_that_it_was_trained_on_are_left_out_of_a_grown_folder(
+    finished_run: Path, npy_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The folder as it was trained on, and 60 clips more: another content, mostly heard."""
+    old, labels = np.load(npy_data / "training.npy"), np.load(npy_data / "training_labels.npy")
+    new, more = band_spectrograms(60, 9)
+    grown = tmp_path / "grown"
+    grown.mkdir()
+    np.save(grown / "training.npy", np.concatenate([old, new]))
+    np.save(grown / "training_labels.npy", np.concatenate([labels, more]))
+    assert scored(finished_run, "--data", grown, "--out", tmp_path / "out") == 0
+    (row,) = json.loads((tmp_path / "out" / score.RESULT).read_text())["runs"]
+    split = Split.from_json(runs.read_json(finished_run / runs.SPLIT))
+    unheard = len(split.test) + 60
+    assert row["clips"] == unheard
+    printed = capsys.readouterr().out
+    assert f"{len(old) + 60 - unheard} clips left out" in printed
+    np.save(grown / "training.npy", old[split.train])
+    np.save(grown / "training_labels.npy", labels[split.train])
+    assert scored(finished_run, "--data", grown) == 2
+    assert "was trained on every clip" in capsys.readouterr().err
+    options = ("--data", grown, "--cache", tmp_path / "empty", "--out", tmp_path / "out")
+    assert scored(finished_run, *options) == 0
+    assert "its own data is not in the cache" in capsys.readouterr().out
 
 
 def test_several_runs_are_held_to_the_first_clip_by_clip(

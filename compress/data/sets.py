@@ -96,6 +96,14 @@ class SpectrogramSet:
         """Spectrograms of some windows, (n, mels, frames) float32 dB."""
         return decode_db(self.read(indices))
 
+    def shares_scenes(self, recorded: Mapping[str, Any]) -> bool:
+        """Whether a manifest records another length of these synthetic scenes: both begin alike."""
+        return (
+            self.scene_seed is not None
+            and recorded.get("scene_seed") == self.scene_seed
+            and recorded.get("content_hash") != self.content_hash
+        )
+
     def describe(self) -> dict[str, Any]:
         """What a manifest records of the set."""
         return {
