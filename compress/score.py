@@ -114,24 +114,19 @@ def _open(records: Sequence[Run], config: ScoreConfig) -> SpectrogramSet:
 def _windows(
     records: Sequence[Run], data: SpectrogramSet, cache: Path | None
 ) -> tuple[np.ndarray, list[str]]:
-    """(numbers of the windows that no run was trained on, notes); raises InputError where there
-    are none, or where the runs differ in them."""
+    """(numbers of the windows that no run was trained or chosen on, notes); raises InputError
+    where there are none."""
     import numpy as np
 
-    found: list[np.ndarray] = []
+    left = np.arange(len(data))
     notes: list[str] = []
     for record in records:
         windows, told = _unheard(record, data, cache)
-        if not len(windows):
-            raise InputError(f"{record.folder}: was trained on every clip of {data.name}")
-        if found and not np.array_equal(windows, found[0]):
-            raise InputError(
-                f"{record.folder}: has heard other clips of {data.name} than {records[0].folder}; "
-                "score them one by one"
-            )
-        found.append(windows)
-        notes += told
-    return found[0], notes
+        left, notes = np.intersect1d(left, windows), notes + told
+        if not len(left):
+            these = "these runs were" if record is not records[0] else f"{record.folder} was"
+            raise InputError(f"{data.name}: {these} trained on every clip; give other data")
+    return left, notes
 
 
 def _unheard(

@@ -75,7 +75,7 @@ def test_clips_that_it_was_trained_on_are_left_out_of_a_grown_folder(
     np.save(grown / "training.npy", old[split.train])
     np.save(grown / "training_labels.npy", labels[split.train])
     assert scored(finished_run, "--data", grown) == 2
-    assert "was trained on every clip" in capsys.readouterr().err
+    assert "was trained on every clip; give other data" in capsys.readouterr().err
     options = ("--data", grown, "--cache", tmp_path / "empty", "--out", tmp_path / "out")
     assert scored(finished_run, *options) == 0
     assert "its own data is not in the cache" in capsys.readouterr().out
@@ -90,6 +90,18 @@ def test_several_runs_are_held_to_the_first_clip_by_clip(
     assert "minus_first" not in first
     assert second["minus_first"]["difference"] == 0 and second["minus_first"]["only_a"] == 0
     assert "twin minus audiobot50: +0.00 points" in capsys.readouterr().out
+
+
+def test_runs_that_heard_different_clips_meet_on_those_that_neither_did(
+    finished_run: Path, npy_data: Path, tmp_path: Path
+) -> None:
+    """A run of this data and one from elsewhere: the test split of the first."""
+    away = renamed(finished_run, tmp_path / "away", lambda data: data.update(content_hash="x"))
+    assert scored(away, finished_run, "--data", npy_data, "--out", tmp_path / "out") == 0
+    rows = json.loads((tmp_path / "out" / score.RESULT).read_text())["runs"]
+    own = runs.open_run(finished_run).metrics()["splits"]["test"]
+    assert [row["clips"] for row in rows] == [own["clips"]] * 2
+    assert rows[0]["accuracy"] == own["accuracy"]
 
 
 def renamed(run: Path, to: Path, change) -> Path:  # type: ignore[no-untyped-def]
@@ -169,4 +181,5 @@ def test_what_cannot_be_scored_is_refused(
     manifest = runs.read_json(other / runs.MANIFEST)
     manifest["artefacts"][runs.SPLIT] = runs.sha256_file(other / runs.SPLIT)
     runs.write_json(other / runs.MANIFEST, manifest)
-    assert "has heard other clips" in refused(finished_run, other, "--data", npy_data)
+    said = refused(finished_run, other, "--data", npy_data)
+    assert "these runs were trained on every clip" in said
