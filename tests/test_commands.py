@@ -303,8 +303,9 @@ def test_weights_of_other_classes_are_the_start_but_for_the_head(finished_run, t
 
 
 def session_of(classes: int) -> Any:
-    data = SimpleNamespace(class_names=tuple("abcdefgh"[:classes]), mels=32, frames=96,
-                           content_hash="another", shares_scenes=lambda recorded: False)  # fmt: skip
+    names = tuple("abcdefgh"[:classes])
+    data = SimpleNamespace(class_names=names, mels=32, frames=96, content_hash="another",
+                           shares_scenes=lambda recorded: False)  # fmt: skip
     return SimpleNamespace(data=data, seed=0)
 
 
