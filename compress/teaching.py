@@ -140,7 +140,7 @@ def transfer_sets(session: Session, options: Any) -> list[SpectrogramSet]:
 
 
 def check_teacher(session: Session, teacher: Run) -> None:
-    """Refuse a teacher of other classes, or one that was trained on this session's test clips."""
+    """Refuse a teacher of other classes, of another front end, or one that heard the test clips."""
     ours, theirs = session.data, teacher.manifest["data"]
     if tuple(theirs["class_names"]) != ours.class_names:
         raise InputError(
@@ -149,6 +149,14 @@ def check_teacher(session: Session, teacher: Run) -> None:
         )
     if (theirs.get("mels"), theirs.get("frames")) != (ours.mels, ours.frames):
         raise InputError(f"{teacher.folder}: was trained on windows of another size")
+    if teacher.frontend and ours.frontend and teacher.frontend != ours.frontend:
+        heard, given = teacher.frontend.to_dict(), ours.frontend.to_dict()
+        apart = [f"{name} {heard[name]}, here {given[name]}"
+                 for name in given if heard[name] != given[name]]  # fmt: skip
+        raise InputError(
+            f"{teacher.folder}: heard sound through another front end ({', '.join(apart)}); "
+            "prepare the data in the same way (--reference) or train a teacher on it"
+        )
     check_heard_no_test(session, teacher)
 
 

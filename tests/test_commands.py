@@ -283,6 +283,15 @@ def test_synthetic_transfer_and_a_teacher_of_more_scenes(tmp_path, capsys):
     assert not any(row.tobytes() in rows for row in extra.read(slice(None)))
 
 
+def test_a_teacher_of_another_front_end_is_refused(tmp_path, capsys):
+    options = ["--student", "audiobot50", "--data-seed", "1", "--reference", "fixed"]
+    assert run_train(*options, "--data", "scenes:300", "--out", tmp_path / "fixed") == 0
+    student = ["--student", "audiobot50", "--data", "scenes:300", "--runs", tmp_path / "runs"]
+    assert run_distill(*student, "--teacher", tmp_path / "fixed") == 2
+    assert "another front end (reference fixed, here clip)" in capsys.readouterr().err
+    assert not list((tmp_path / "runs").glob("*"))
+
+
 def test_transfer_scenes_need_a_front_end(npy_data, finished_run, capsys):
     assert run_distill("--student", "audiobot50", "--data", npy_data, "--teacher", finished_run,
                        "--transfer", "scenes:50") == 2  # fmt: skip
