@@ -38,10 +38,12 @@ from compress.int8 import static
 from compress.int8.clustered import cluster, codebook, entries_of, tables
 from compress.int8.clustered import pack as pack_clusters
 from compress.int8.coded import signed_codes
+from compress.int8.graph import EditableGraph
 from compress.int8.interface import METADATA_KEY, Interface
-from compress.int8.narrow import clip_shares, narrow_weights, pack
+from compress.int8.narrow import channel_axis, clip_shares, narrow_weights, pack
 from compress.int8.prepare import prepare
 from compress.int8.reference import IntegerNetwork
+from compress.int8.scales import fits_short, nearest_short
 from compress.int8.simulated import SimulatedNetwork
 from compress.int8.small_file import small
 from compress.material import Normalisation
@@ -196,6 +198,32 @@ def test_integer_convolution_by_hand():
     # row 0: 2 0 -> 0*1 + 2*2 + 0*3 = 4, then 2*1 + 0*2 + 0*3 = 2; row 1: 0 4 -> 12, 8; bias 3
     assert sums.tolist() == [[[[7, 5], [15, 11]]]] and factor == 0.125
     assert round_as_onnxruntime(np.array([1, 3, 5, -3]), np.float32(0.5)).tolist() == [0, 2, 2, -2]
+
+
+def test_short_scales_by_hand():
+    """0.1 in 11 bits is 1638 / 16384; what float16 has only in fewer bits stays."""
+    scale = np.float32([0.1, 0.25, 1e-5])
+    assert nearest_short(scale).tolist() == [1638 / 16384, 0.25, float(np.float32(1e-5))]
+    assert fits_short(nearest_short(scale[:2])) and not fits_short(nearest_short(scale))
+
+
+@pytest.mark.parametrize("name", ["audiobot50", "dsc50", "timm/test_resnet"])
+def test_weights_are_rounded_in_steps_that_float16_holds(name, quantised):
+    prepared, model, _ = quantised(name)
+    graph, floats = EditableGraph(model), EditableGraph(prepared.model).arrays
+    seen = 0
+    for layer in [node for node in graph.nodes if node.op_type in ("Conv", "Gemm")]:
+        data, weight, bias = (graph.producer(tensor) for tensor in layer.input)
+        codes, scale = graph.array(weight, 0), graph.array(weight, 1)
+        if codes is None or not fits_short(scale):
+            continue
+        seen += 1
+        shape = [1] * codes.ndim
+        shape[channel_axis(weight, codes.ndim)] = -1
+        exact = floats[weight.input[0]] / scale.reshape(shape)
+        assert np.abs(codes - exact).max() <= 0.5 + 127 / 2048
+        assert np.array_equal(graph.array(bias, 1), graph.array(data, 1) * scale)
+    assert seen >= 3
 
 
 @pytest.mark.parametrize("name", ["audiobot50", "dsc50", "timm/test_resnet"])
@@ -384,8 +412,8 @@ def test_layers_are_kept_in_float_by_name_and_by_cost(finished_run, tmp_path, ca
     details = runs.read_json(tmp_path / "a" / quantized_runs.DETAILS)
     assert details["keep_float"] == ["blocks.1.0", "head.4"]
     kinds = {t.name: t.data_type for t in stored(tmp_path / "a" / runs.ONNX).values()}
-    assert kinds["network.blocks.1.0.weight"] == TensorProto.FLOAT
-    assert kinds["network.blocks.0.0.weight"] == TensorProto.INT8
+    assert kinds["blocks.1.0.weight"] == TensorProto.FLOAT
+    assert kinds["blocks.0.0.weight"] == TensorProto.INT8
     assert run_quantize(*options, "--keep-float", "2", "--out", tmp_path / "b") == 0
     details = runs.read_json(tmp_path / "b" / quantized_runs.DETAILS)
     assert details["keep_float"] == [layer["name"] for layer in details["layers"][:2]]
@@ -414,7 +442,7 @@ def test_fine_tuning_runs_under_the_teacher_and_ships_what_it_simulated(
     assert run.manifest["teachers"][0]["folder"] == str(distilled / "teacher")
     assert not (out / runs.CHECKPOINT).exists()
     assert run_quantize("--run", distilled / "student", "--out", tmp_path / "plain") == 0
-    hashes = [stored(folder / runs.ONNX)["network.stem.0.weight"].raw_data
+    hashes = [stored(folder / runs.ONNX)["stem.0.weight"].raw_data
               for folder in (out, tmp_path / "plain")]  # fmt: skip
     assert hashes[0] != hashes[1], "the weights moved"
 
@@ -804,8 +832,11 @@ def test_the_written_file_is_small_and_computes_the_same_bits(
     for figure in ("file_params", "macs", "peak_activation_bytes", "quantised", "notes"):
         assert getattr(after, figure) == getattr(before, figure), figure
     assert after.flash_bytes < before.flash_bytes
-    named = [[w for w in layer.weights if not w.startswith("b")] for layer in after.layers]
-    assert named == [[w for w in layer.weights if not w.startswith("b")] for layer in before.layers]
+    def weights(network):
+        return [[n for w in layer.weights if "." in (n := w.removeprefix("network."))
+                 and not n.endswith(".bias")] for layer in network.layers]  # fmt: skip
+
+    assert weights(after) == weights(before)
     # Of a network of 16,000 weights, operators alone are six hundredths of the float file.
     most = 0.30 if before.file_params > 40_000 else 0.325
     assert written.stat().st_size <= most * float_files(name).stat().st_size

@@ -530,6 +530,6 @@ def _layer_name(graph: EditableGraph, node: Any) -> str:
         while reader is not None and reader.op_type in ("DequantizeLinear", "Cast"):
             name = reader.input[0]
             reader = graph.producer(name)
-        if name in graph.arrays and name.startswith("network."):
+        if name in graph.arrays and name.endswith((".weight", ".factor")):
             return name.removeprefix("network.").rpartition(".")[0] or node.name
     return node.name

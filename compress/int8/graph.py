@@ -142,7 +142,7 @@ class EditableGraph:
             self.nodes = [n for n in self.nodes if n is not node]
 
     def _fold_stored(self) -> None:
-        """What compress.int8.small_file writes: products that are scales, biases in int16."""
+        """What compress.int8.small_file writes: scales as products, short biases and scales."""
         from onnx import TensorProto
 
         for node in list(self.nodes):
@@ -160,6 +160,13 @@ class EditableGraph:
                 if attributes(node)["to"] != TensorProto.INT32:
                     continue
                 value = stored[0].astype(np.int32)
+            elif node.op_type == "Cast" and stored[0].dtype == np.float16:
+                if attributes(node)["to"] != TensorProto.FLOAT or not all(
+                    r.op_type == "Mul" or (r.op_type in QUANTISING and r.input[1] == node.output[0])
+                    for r in readers
+                ):
+                    continue
+                value = stored[0].astype(np.float32)
             else:
                 continue
             self.arrays[node.output[0]] = value

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from compress.errors import InputError
+from compress.int8 import scales
 from compress.int8.graph import QUANTISING, EditableGraph, attributes
 from compress.int8.narrow import MOST as NARROW_MOST
 from compress.int8.narrow import channel_axis, clip_shares
@@ -224,6 +225,8 @@ class SimulatedNetwork(nn.Module):
         if bias:
             least = self.weights[self._key(bias)].detach().abs() / _BIAS_MOST
             scale = torch.maximum(scale, least / self._activation_scale(data))
+        inside = (scale >= scales.LEAST) & (scale <= scales.MOST)
+        scale = torch.where(inside, scale.half().float(), scale)
         return scale.expand(self._graph.arrays[node.input[1]].shape) if scale.ndim == 0 else scale
 
     def _activation_scale(self, scale_name: str) -> Tensor:

@@ -2,8 +2,10 @@
 
     bias scale      Mul(input scale, weight scale) instead of a stored number per channel
     bias            int16 -> Cast where its codes fit, as they do in most layers
+    weight scale    float16 -> Cast where it holds them, as compress.int8.scales sees to
     zero point 0    left out where onnxruntime fuses without it
-    names           two letters for tensors; weights keep theirs, by which layers are known
+    names           two letters for tensors; weights keep theirs, by which layers are known, but
+                    for the "network." that all of them begin with
 
 A network of 50,000 weights is a third of such things otherwise. onnxruntime computes Mul and Cast
 once, when it loads the file, and fuses as before; the readers of this project do so in
@@ -17,7 +19,9 @@ from typing import Any
 import numpy as np
 
 from compress.int8.graph import QUANTISING, EditableGraph
+from compress.int8.scales import fits_short
 
+NETWORK = "network."  # what the weights of a run's file begin with
 _CAST_BYTES = 32  # what a Cast takes in the file, about
 _WEIGHTED = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 _DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
@@ -30,6 +34,7 @@ def small(model: Any) -> Any:
         _derive_bias_scale(graph, node)
     for node in [n for n in graph.nodes if n.op_type == "DequantizeLinear"]:
         _shorten_bias(graph, node)
+        _shorten_scale(graph, node)
     for node in graph.nodes:
         if node.op_type in ("Conv", "ConvTranspose"):  # the weight's shape tells it
             _drop(node, "kernel_shape")
@@ -82,6 +87,25 @@ def _shorten_bias(graph: EditableGraph, node: Any) -> None:
         node.input[0] = wide
 
 
+def _shorten_scale(graph: EditableGraph, node: Any) -> None:
+    from onnx import TensorProto, helper
+
+    scale = graph.array(node, 1)
+    if scale is None or scale.dtype != np.float32 or not fits_short(scale):
+        return
+    if scale.nbytes // 2 <= _CAST_BYTES:
+        return
+    name, wide = node.input[1], f"{node.input[1]}.wide"
+    readers = graph.readers(name)
+    graph.arrays[name] = scale.astype(np.float16)
+    for reader in readers:
+        for position, read in enumerate(reader.input):
+            if read == name:
+                reader.input[position] = wide
+    cast = helper.make_node("Cast", [name], [wide], to=TensorProto.FLOAT)
+    graph.insert_before(readers[0], cast)
+
+
 def _weight_of(graph: EditableGraph, node: Any) -> str:
     """The stored weight of a layer, through what makes its integers of what is stored."""
     if node.op_type not in _WEIGHTED:
@@ -105,8 +129,8 @@ def _rename(graph: EditableGraph) -> None:
     """Names of two letters for tensors: the first says what it is.
 
     q codes, x what DequantizeLinear makes of them, y what an operator gives, s scales, z zero
-    points, b biases, p products and casts of stored numbers. All others keep their names: the
-    ends, weights, and what computes in float.
+    points, b biases, p products and casts of stored numbers. Weights lose the "network." that the
+    file of a run begins them with. All others keep their names: the ends, what computes in float.
     """
     weights = {_weight_of(graph, node) for node in graph.nodes}
     letters: dict[str, str] = {}
@@ -115,7 +139,8 @@ def _rename(graph: EditableGraph) -> None:
         folded = not quantising and all(graph.is_stored(name) for name in node.input)
         for position, name in enumerate(node.input):
             if name in graph.arrays and name not in weights and (quantising or folded):
-                letter = "bsz"[position] if quantising else "s" if node.op_type == "Mul" else "b"
+                scaled = node.op_type == "Mul" or graph.arrays[name].dtype == np.float16
+                letter = "bsz"[position] if quantising else "s" if scaled else "b"
                 letters.setdefault(name, letter)
         letter = {"QuantizeLinear": "q", "DequantizeLinear": "x"}.get(node.op_type, "y")
         letters.update(dict.fromkeys(node.output, "p" if folded else letter))
@@ -125,6 +150,11 @@ def _rename(graph: EditableGraph) -> None:
     taken = used - set(letters)
     counts = dict.fromkeys(letters.values(), 0)
     names: dict[str, str] = {}
+    for name in sorted(weights - {""}):
+        short = name.removeprefix(NETWORK)
+        if short != name and short and short not in used:
+            names[name] = short
+    taken |= set(names.values())
     for name, letter in letters.items():
         while name not in names:
             short = letter + _base36(counts[letter])

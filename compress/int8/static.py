@@ -28,6 +28,7 @@ from compress.errors import InputError
 from compress.int8.graph import QUANTISING, EditableGraph, attributes
 from compress.int8.interface import METADATA_KEY, Interface
 from compress.int8.prepare import Prepared
+from compress.int8.scales import round_weight_scales
 from compress.runs import atomic_path
 
 CALIBRATIONS = ("minmax", "percentile", "entropy")
@@ -103,7 +104,8 @@ class StaticQuantiser:
                 f"{prepared.path}: onnxruntime cannot quantise this file "
                 f"({_first_line(error)}{_named_layer(prepared, str(error))})"
             ) from None
-        return compacted(onnx.load(result), {prepared.standardised})
+        model = compacted(onnx.load(result), {prepared.standardised})
+        return round_weight_scales(model, EditableGraph(prepared.model).arrays)
 
 
 def _first_line(error: Exception) -> str:
