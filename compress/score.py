@@ -4,8 +4,9 @@
 
 Every clip is decided by the file that ships, model.onnx, in onnxruntime, after the front end that
 the run recorded. Classes are matched by name; the data set may lack some. Clips that the run was
-trained or chosen on are left out: of its own data only the test split counts. What its teachers
-heard is not looked at. Several runs are compared clip by clip with the first.
+trained or chosen on are left out: of its own data only the test split counts. So are those that its
+teachers heard, the runs that it was made of, and their teachers. Several runs are compared clip by
+clip with the first.
 Writes score.json and score.png.
 """
 
@@ -121,12 +122,40 @@ def _windows(
     left = np.arange(len(data))
     notes: list[str] = []
     for record in records:
-        windows, told = _unheard(record, data, cache)
-        left, notes = np.intersect1d(left, windows), notes + told
+        behind, told = _behind(record)
+        notes += told
+        for run in (record, *behind):
+            windows, told = _unheard(run, data, cache)
+            left, notes = np.intersect1d(left, windows), notes + told
         if not len(left):
             these = "these runs were" if record is not records[0] else f"{record.folder} was"
             raise InputError(f"{data.name}: {these} trained on every clip; give other data")
-    return left, notes
+    return left, list(dict.fromkeys(notes))
+
+
+def _behind(record: Run) -> tuple[list[Run], list[str]]:
+    """The runs that a run learnt from, teachers and what it was made of, through all generations;
+    and which of them are missing."""
+    from compress import runs
+
+    found: dict[Path, Run] = {record.folder: record}
+    notes, waiting = [], [record]
+    while waiting:
+        run = waiting.pop()
+        parent = run.manifest.get("parent")
+        for entry in [*(run.manifest.get("teachers") or []), *([parent] if parent else [])]:
+            folder = Path(entry.get("folder") or "")
+            if "folder" not in entry or folder in found:
+                continue
+            if not (folder / runs.MANIFEST).is_file():
+                notes.append(
+                    f"{record.folder}: learnt from {folder}, which is missing, so whether that "
+                    "heard some of these clips is not known"
+                )
+                continue
+            found[folder] = runs.open_run(folder)
+            waiting.append(found[folder])
+    return [run for run in found.values() if run is not record], notes
 
 
 def _unheard(

@@ -104,6 +104,24 @@ def test_runs_that_heard_different_clips_meet_on_those_that_neither_did(
     assert rows[0]["accuracy"] == own["accuracy"]
 
 
+def test_clips_that_a_teacher_heard_are_left_out(
+    finished_run: Path, npy_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A student made elsewhere, of a run whose teacher was trained on this data."""
+    middle = renamed(finished_run, tmp_path / "middle", lambda data: data.update(content_hash="x"))
+    learnt_from(middle, teachers=[{"folder": str(finished_run)}, {"folder": str(tmp_path / "no")}])
+    student = renamed(finished_run, tmp_path / "away", lambda data: data.update(content_hash="x"))
+    learnt_from(student, parent={"folder": str(middle)})
+    assert scored(student, "--data", npy_data, "--out", tmp_path / "out") == 0
+    (row,) = json.loads((tmp_path / "out" / score.RESULT).read_text())["runs"]
+    assert row["clips"] == runs.open_run(finished_run).metrics()["splits"]["test"]["clips"]
+    assert f"learnt from {tmp_path / 'no'}, which is missing" in capsys.readouterr().out
+
+
+def learnt_from(run: Path, **manifest: object) -> None:
+    runs.write_json(run / runs.MANIFEST, runs.read_json(run / runs.MANIFEST) | manifest)
+
+
 def renamed(run: Path, to: Path, change) -> Path:  # type: ignore[no-untyped-def]
     """A copy of a run whose recorded data is changed, as if made elsewhere."""
     copy = shutil.copytree(run, to)
