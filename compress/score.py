@@ -5,8 +5,8 @@
 Every clip is decided by the file that ships, model.onnx, in onnxruntime, after the front end that
 the run recorded. Classes are matched by name; the data set may lack some. Clips that the run was
 trained or chosen on are left out: of its own data only the test split counts. So are those that its
-teachers heard, the runs that it was made of, and their teachers. Several runs are compared clip by
-clip with the first.
+teachers heard, the runs that it was made of, and their teachers; sound without labels, which
+--transfer gave them, is not looked at. Several runs are compared clip by clip with the first.
 Writes score.json and score.png.
 """
 
@@ -121,10 +121,14 @@ def _windows(
 
     left = np.arange(len(data))
     notes: list[str] = []
+    looked_at: set[Path] = set()  # runs often share a teacher
     for record in records:
         behind, told = _behind(record)
         notes += told
         for run in (record, *behind):
+            if run.folder in looked_at:
+                continue
+            looked_at.add(run.folder)
             windows, told = _unheard(run, data, cache)
             left, notes = np.intersect1d(left, windows), notes + told
         if not len(left):
