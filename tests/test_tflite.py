@@ -107,8 +107,7 @@ def test_every_student_computes_the_codes_of_its_onnx_file(name, int8_files, tmp
         assert network.input_shape == (1, 32, 96, 1)
         found = network(codes)
         assert found.dtype == np.int8 and found.shape == (24, 5)
-        apart = np.abs(found - expected)  # reference kernels round twice, layer upon layer
-        assert apart.mean() <= 3 and apart.max() <= 12
+        assert np.abs(found - expected).max() <= 6
     kinds = {kind for kind, _ in tflite_file.operators(file)}
     if name in registry.STUDENTS:
         assert not kinds & {"QUANTIZE", "DEQUANTIZE", "TRANSPOSE", "CUSTOM"}

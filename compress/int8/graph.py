@@ -10,6 +10,7 @@ import numpy as np
 from compress.errors import InputError
 
 QUANTISING = ("QuantizeLinear", "DequantizeLinear")
+WEIGHT_OPERATORS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 
 
 class EditableGraph:

@@ -22,10 +22,9 @@ import numpy as np
 
 from compress.artefacts import onnx_file
 from compress.errors import InputError
-from compress.int8.graph import EditableGraph, attributes, subgraph_nodes
+from compress.int8.graph import WEIGHT_OPERATORS, EditableGraph, attributes, subgraph_nodes
 from compress.int8.interface import Step
 
-WEIGHT_OPERATORS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 _SHAPING = ("Reshape", "Flatten", "Squeeze", "Unsqueeze")
 _LEAST_OPSET = 13  # per-channel DequantizeLinear
 _OPSET = 18

@@ -1,9 +1,9 @@
 """Scales of weights that 16 bits hold: half the bytes.
 
 A scale per output channel is a number of four bytes for every nine or 25 weights of a depthwise
-layer. Rounded to the nearest float16 it moves by at most 1 part in 2,048, so that the largest
-weight of a channel lies at most a sixteenth of a step over the last code, where rounding costs up
-to half a step anyway. Scales outside float16's normal range stay as they are, in 32 bits.
+layer. Rounded up to the next float16 it grows by less than 1 part in 1,024, so that no weight of a
+channel comes to lie beyond the last code. Scales outside float16's normal range stay as they are,
+in 32 bits.
 """
 
 from __future__ import annotations
@@ -13,25 +13,24 @@ from typing import Any
 
 import numpy as np
 
-from compress.int8.graph import EditableGraph
+from compress.int8.graph import WEIGHT_OPERATORS, EditableGraph
 from compress.int8.narrow import channel_axis
 
-LEAST, MOST = 2.0**-14, 65_504.0  # float16's normal range
-_WEIGHTED = ("Conv", "ConvTranspose", "Gemm", "MatMul")
+_LEAST, _MOST = 2.0**-14, 2.0**15  # in float16's normal range, with a next number
 
 
-def nearest_short(scale: np.ndarray) -> np.ndarray:
-    """The nearest float16 of each scale, as float32; what is out of its range unchanged."""
-    inside = (scale >= LEAST) & (scale <= MOST)
-    return np.where(inside, np.clip(scale, LEAST, MOST).astype(np.float16), scale).astype(
-        np.float32
-    )
+def short_scale(scale: np.ndarray) -> np.ndarray:
+    """The least float16 that is not under each scale, as float32; those out of range unchanged."""
+    inside = (scale >= _LEAST) & (scale <= _MOST)
+    near = np.where(inside, scale, _LEAST).astype(np.float16)
+    above = np.where(near < scale, np.nextafter(near, np.float16(np.inf)), near)
+    return np.where(inside, above, scale).astype(np.float32)
 
 
 def fits_short(scale: np.ndarray) -> bool:
-    """Whether float16 holds every one of these float32 scales to the bit."""
-    inside = (scale >= LEAST) & (scale <= MOST)
-    return bool(inside.all()) and np.array_equal(scale.astype(np.float16), scale)
+    """Whether float16 holds every one of these float32 scales to the bit, in its normal range."""
+    inside = (scale >= _LEAST) & (scale <= _MOST)
+    return bool(inside.all()) and np.array_equal(short_scale(scale), scale)
 
 
 def round_weight_scales(model: Any, floats: Mapping[str, np.ndarray]) -> Any:
@@ -41,17 +40,15 @@ def round_weight_scales(model: Any, floats: Mapping[str, np.ndarray]) -> Any:
     of those that are not among them stay.
     """
     graph = EditableGraph(model)
-    for layer in [node for node in graph.nodes if node.op_type in _WEIGHTED]:
-        found = [graph.producer(name) if name else None for name in layer.input[:3]]
-        if len(found) < 2 or found[1] is None or found[1].op_type != "DequantizeLinear":
+    for layer in [node for node in graph.nodes if node.op_type in WEIGHT_OPERATORS]:
+        data, weight, bias = ([graph.producer(name) for name in layer.input] + [None] * 3)[:3]
+        if weight is None or weight.op_type != "DequantizeLinear":
             continue
-        data, weight = found[0], found[1]
         codes, scale = graph.array(weight, 0), graph.array(weight, 1)
         if codes is None or scale is None or codes.dtype != np.int8 or scale.ndim == 0:
             continue
-        short = nearest_short(scale)
-        bias = found[2] if len(found) > 2 else None
-        if bias is not None:
+        short = short_scale(scale)
+        if data is not None and bias is not None and bias.op_type == "DequantizeLinear":
             _follow(graph, data, bias, short)
         graph.replace_operand(weight, 1, short)
         value = floats.get(weight.input[0])
@@ -59,19 +56,16 @@ def round_weight_scales(model: Any, floats: Mapping[str, np.ndarray]) -> Any:
             shape = [1] * codes.ndim
             shape[channel_axis(weight, codes.ndim)] = -1
             steps = value.astype(np.float64) / short.astype(np.float64).reshape(shape)
-            graph.replace_operand(weight, 0, np.clip(np.rint(steps), -127, 127).astype(np.int8))
+            graph.replace_operand(weight, 0, np.rint(steps).astype(np.int8))
     return graph.write()
 
 
 def _follow(graph: EditableGraph, data: Any, bias: Any, short: np.ndarray) -> None:
     """The bias again in steps of its data's scale times its weight's, as onnxruntime asks for."""
-    if data is None or bias.op_type != "DequantizeLinear":
-        return
     codes, steps, step = graph.array(bias, 0), graph.array(bias, 1), graph.array(data, 1)
     if codes is None or steps is None or step is None or codes.dtype != np.int32:
         return
-    new = (step * short).astype(np.float32)
-    bounds = np.iinfo(np.int32)
-    again = np.rint(codes * steps.astype(np.float64) / new.astype(np.float64))
-    graph.replace_operand(bias, 0, np.clip(again, bounds.min, bounds.max).astype(np.int32))
+    new = step * short
+    again = codes * (steps / new.astype(np.float64))
+    graph.replace_operand(bias, 0, np.rint(again).astype(np.int32))
     graph.replace_operand(bias, 1, new)

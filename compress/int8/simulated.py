@@ -20,11 +20,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from compress.errors import InputError
-from compress.int8 import scales
 from compress.int8.graph import QUANTISING, EditableGraph, attributes
 from compress.int8.narrow import MOST as NARROW_MOST
 from compress.int8.narrow import channel_axis, clip_shares
 from compress.int8.prepare import Prepared
+from compress.int8.scales import short_scale
 
 _WEIGHT_MOST = 127
 _ACTIVATION_MOST = 255
@@ -225,8 +225,7 @@ class SimulatedNetwork(nn.Module):
         if bias:
             least = self.weights[self._key(bias)].detach().abs() / _BIAS_MOST
             scale = torch.maximum(scale, least / self._activation_scale(data))
-        inside = (scale >= scales.LEAST) & (scale <= scales.MOST)
-        scale = torch.where(inside, scale.half().float(), scale)
+        scale = torch.from_numpy(short_scale(scale.cpu().numpy())).to(scale.device)
         return scale.expand(self._graph.arrays[node.input[1]].shape) if scale.ndim == 0 else scale
 
     def _activation_scale(self, scale_name: str) -> Tensor:

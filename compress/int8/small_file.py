@@ -18,19 +18,18 @@ from typing import Any
 
 import numpy as np
 
-from compress.int8.graph import QUANTISING, EditableGraph
+from compress.int8.graph import QUANTISING, WEIGHT_OPERATORS, EditableGraph
 from compress.int8.scales import fits_short
 
-NETWORK = "network."  # what the weights of a run's file begin with
+_NETWORK = "network."  # what the weights of a run's file begin with
 _CAST_BYTES = 32  # what a Cast takes in the file, about
-_WEIGHTED = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 _DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
 
 
 def small(model: Any) -> Any:
     """A QDQ model as it is written, its ends and metadata untouched."""
     graph = EditableGraph(model)
-    for node in [n for n in graph.nodes if n.op_type in _WEIGHTED]:
+    for node in [n for n in graph.nodes if n.op_type in WEIGHT_OPERATORS]:
         _derive_bias_scale(graph, node)
     for node in [n for n in graph.nodes if n.op_type == "DequantizeLinear"]:
         _shorten_bias(graph, node)
@@ -108,7 +107,7 @@ def _shorten_scale(graph: EditableGraph, node: Any) -> None:
 
 def _weight_of(graph: EditableGraph, node: Any) -> str:
     """The stored weight of a layer, through what makes its integers of what is stored."""
-    if node.op_type not in _WEIGHTED:
+    if node.op_type not in WEIGHT_OPERATORS:
         return ""
     name = node.input[1]
     while (producer := graph.producer(name)) is not None:
@@ -151,7 +150,7 @@ def _rename(graph: EditableGraph) -> None:
     counts = dict.fromkeys(letters.values(), 0)
     names: dict[str, str] = {}
     for name in sorted(weights - {""}):
-        short = name.removeprefix(NETWORK)
+        short = name.removeprefix(_NETWORK)
         if short != name and short and short not in used:
             names[name] = short
     taken |= set(names.values())
