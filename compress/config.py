@@ -399,8 +399,8 @@ class TrainConfig(DataOptions, RunOptions, RecipeOptions, InputOptions):
     dropout: float | None = option(None, "dropout of the student", least=0.0, most=0.9)
     weights: Path | None = option(
         None,
-        "start from these weights: a run folder (the head is new where it has other classes), or a "
-        "Lightning .ckpt of the original project",
+        "start from these weights: a run folder (the head is new where it has other classes), a "
+        "Lightning .ckpt of the original project, or for timm/NAME a file of timm's",
     )
 
 
@@ -414,6 +414,11 @@ class TeachConfig(DataOptions, RunOptions, RecipeOptions, InputOptions):
     )
     recipe: str = option("teacher", "training recipe: a name or a TOML file")
     pretrained: bool = option(False, "start from timm's pretrained weights (asks the network)")
+    weights: Path | None = option(
+        None,
+        "start from these weights: a run folder of the same network (the head is new where it has "
+        "other classes), or a .safetensors or .pth file of timm's",
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -454,8 +459,8 @@ class DistillConfig(DataOptions, RunOptions, RecipeOptions, TeachingOptions, Inp
     compare: bool = option(False, "train student and twin and print the difference")
     weights: Path | None = option(
         None,
-        "start from these weights: a run folder (the head is new where it has other classes), or a "
-        "Lightning .ckpt of the original project",
+        "start from these weights: a run folder (the head is new where it has other classes), a "
+        "Lightning .ckpt of the original project, or for timm/NAME a file of timm's",
     )
 
 

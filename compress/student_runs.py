@@ -10,14 +10,12 @@ from typing import Any
 import torch
 from torch import nn
 
-from compress import checkpoint, registry, runs
+from compress import registry, starting
 from compress.data.sets import SpectrogramSet
-from compress.errors import InputError
 from compress.material import Material
 from compress.recipe import Recipe
-from compress.registry import arguments_of
 from compress.runs import Run
-from compress.session import Session, Training, check_heard_no_test, train_run
+from compress.session import Session, Training, train_run
 from compress.tasks import DistillTask, LabelTask
 from compress.teaching import check_teacher, view_logits
 
@@ -44,64 +42,22 @@ def new_student(
 ) -> tuple[nn.Module, Run | None]:
     """A student for the session's classes and window size, and the run that it continues, if any.
 
-    name: a registered student, or the file of one (see :func:`registry.student_named`).
-    weights: a run folder, or a Lightning checkpoint of the original project.
+    name: a registered student, ``timm/NAME``, or the file of one (see
+    :func:`registry.student_named`). weights: a run folder; for a student of the registry a
+    Lightning checkpoint of the original project, for one of timm a file of its weights.
     """
     name, shape = registry.student_named(name)
     torch.manual_seed(session.seed)
     classes = len(session.data.class_names)
-    asked: dict[str, Any] = {"activation": activation, "dropout": dropout}
-    asked = {key: value for key, value in asked.items() if value is not None}
     if weights is not None and weights.is_dir():
-        parent = runs.open_run(weights)
-        check_heard_no_test(session, parent)
-        model, _ = checkpoint.load(parent)
-        if parent.name != name:
-            raise InputError(f"{weights}: holds {parent.name}; asked for is {name}")
-        if arguments_of(model).get("classes") != classes:
-            model = with_new_head(model, name, classes)
-        return model, parent
-    if weights is not None:
-        return original_student(name, weights, classes), None
+        return starting.continued(session, name, weights)
+    if weights is not None and not name.startswith(registry.TIMM_PREFIX):
+        return starting.original_student(name, weights, classes), None
+    asked: dict[str, Any] = {"activation": activation, "dropout": dropout, "weights": weights}
+    asked = {key: value for key, value in asked.items() if value is not None}
     size = {"classes": classes, "mels": session.data.mels, "frames": session.data.frames}
     model = registry.build_student(name, **(shape | size | asked))
     return model, None
-
-
-def with_new_head(model: nn.Module, name: str, classes: int) -> nn.Module:
-    """The student with the same weights but for those that depend on the number of classes, which
-    are new (transfer learning: all layers before the head know sound of another data set)."""
-    new = registry.build_student(name, **(arguments_of(model) | {"classes": classes}))
-    fresh = new.state_dict()
-    known = {k: v for k, v in model.state_dict().items() if v.shape == fresh[k].shape}
-    new.load_state_dict(fresh | known)
-    return new
-
-
-def _file_hash(weights: Path | None) -> str | None:
-    """What a run records of a checkpoint file; of a run folder, its hash as the parent tells."""
-    return runs.sha256_file(weights) if weights is not None and weights.is_file() else None
-
-
-def original_student(name: str, file: Path, classes: int) -> nn.Module:
-    """A student with the weights of a Lightning checkpoint of the original AudioBots project."""
-    from compress.artefacts import lightning_file
-    from students.audiobot_original import convert_original
-
-    found = lightning_file.open_checkpoint(file)
-    state = {key: torch.from_numpy(found.array(key).copy()) for key in found.state_dict}
-    try:
-        original = convert_original(state, found.hyper_parameters)
-    except ValueError as error:
-        raise InputError(f"{file}: {error}") from None
-    if original.student != name:
-        raise InputError(f"{file}: holds {original.student}, asked for is {name}")
-    model = original.build()
-    if arguments_of(model).get("classes") != classes:
-        raise InputError(
-            f"{file}: decides {arguments_of(model).get('classes')} classes, the data has {classes}"
-        )
-    return model
 
 
 def twin_run(
@@ -127,7 +83,7 @@ def twin_run(
         model=model,
         recipe=recipe,
         make_task=lambda material: LabelTask(recipe, material.class_counts),
-        settings={"weights": _file_hash(weights)},
+        settings={"weights": starting.file_hash(weights)},
         parent=parent,
         out=out,
         force=force,
@@ -189,7 +145,7 @@ def distilled_run(
             "temperature": distillation.temperature,
             "label_loss_weight": distillation.label_loss_weight,
             "distill_loss_weight": distillation.distill_loss_weight,
-            "weights": _file_hash(weights),
+            "weights": starting.file_hash(weights),
         },
         teachers=distillation.teachers,
         parent=parent,

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from compress import cli, registry
 from compress.config import TeachConfig, map_size
+from compress.errors import InputError
 
 if TYPE_CHECKING:
     from compress.recipe import Recipe
@@ -30,6 +31,7 @@ def run(config: TeachConfig) -> int:
         config.pretrained,
         config.out,
         config.force,
+        config.weights,
     )
     session.say(table([("teacher", teacher)]))
     session.say(
@@ -45,6 +47,8 @@ def check_options(config: TeachConfig) -> Recipe:
 
     recipe = recipes.chosen(config.recipe, registry.teacher_and_seed(config.teacher)[0], config)
     registry.check_teacher(config.teacher)
+    if config.pretrained and config.weights:
+        raise InputError("--pretrained and --weights exclude each other; give one")
     map_size(config.teacher_map)
     return recipe
 

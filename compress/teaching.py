@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from compress import checkpoint, cli, registry, runs
+from compress import checkpoint, cli, registry, runs, starting
 from compress.config import map_size
 from compress.data.sets import SpectrogramSet, default_cache, is_synthetic
 from compress.errors import InputError
@@ -36,11 +36,13 @@ def teacher_run(
     pretrained: bool = False,
     out: Path | None = None,
     force: bool = False,
+    weights: Path | None = None,
 ) -> Run:
     """A teacher trained on the session's data, or the finished run of just that.
 
     name: a classifier of timm, or a student of the registry; ``NAME:SEED`` trains with that seed
     instead of the session's, so that an ensemble may hold one network several times.
+    weights: what it starts from, the run folder of the same network or a file of timm's weights.
     """
     name, seed = registry.teacher_and_seed(name)
     if seed is not None:
@@ -53,26 +55,38 @@ def teacher_run(
     }
     own = {"activation": recipe.activation, "dropout": recipe.dropout}
     own = {key: value for key, value in own.items() if value is not None}
-    if name in registry.STUDENTS:
-        if pretrained:
-            raise InputError(f"--pretrained: timm has no weights of {name}; leave it out")
-        model = registry.build_student(name, **sizes, **own)
-    elif own:
+    is_student = name in registry.STUDENTS
+    parent = None
+    if is_student and pretrained:
+        raise InputError(f"--pretrained: timm has no weights of {name}; leave it out")
+    if own and not is_student:
         raise InputError(
             "recipe of the teacher: activation and dropout are a student's; leave them out"
         )
+    if weights is not None and (weights.is_dir() or is_student):
+        model, parent = starting.continued(session, name, weights)
+    elif is_student:
+        model = registry.build_student(name, **sizes, **own)
     else:
         model = registry.build_teacher(
-            name, **sizes, smallest_map=map_size(smallest_map), pretrained=pretrained
+            name,
+            **sizes,
+            smallest_map=map_size(smallest_map),
+            pretrained=pretrained,
+            weights=weights,
         )
     training = Training(
         stage="teach",
-        family="student" if name in registry.STUDENTS else "teacher",
+        family="student" if is_student else "teacher",
         name=name,
         model=model,
         recipe=recipe,
         make_task=lambda material: LabelTask(recipe, material.class_counts),
-        settings={"pretrained": pretrained},
+        settings={
+            "pretrained": pretrained,
+            **({"weights": hashed} if (hashed := starting.file_hash(weights)) else {}),
+        },
+        parent=parent,
         out=out,
         force=force,
         kind="teacher",

@@ -23,8 +23,10 @@ from __future__ import annotations
 
 import contextlib
 import difflib
+import pickle
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -54,17 +56,19 @@ def build(
     pretrained: bool = False,
     smallest_map: Sequence[int] = (2, 6),
     pruned: Mapping[str, Any] | None = None,
+    weights: Path | None = None,
 ) -> nn.Module:
     """The timm classifier ``name``, (B, 1, mels, frames) float32 -> logits (B, classes).
 
     ``smallest_map`` is the least size (mels', frames') of the last feature map. ``pretrained``
     loads timm's weights for ``name`` (those of the input layer are summed over the colours, the
-    head is new). ``pruned`` holds the sizes that pruning left (see teachers.pruned_shapes). The
-    module's ``arguments`` rebuild the same structure, without weights.
+    head is new), ``weights`` the same from a file of timm's: .safetensors, or a .pth of tensors
+    alone. ``pruned`` holds the sizes that pruning left (see teachers.pruned_shapes). The module's
+    ``arguments`` rebuild the same structure, without weights.
 
     Raises ValueError for an unknown name (with the nearest ones), for a window so small that the
     network cannot keep ``smallest_map``, and for sizes that do not fit; PretrainedUnavailable where
-    weights cannot be had.
+    weights cannot be had, or the file holds others.
     """
     check_name(name)
     if classes < 2:
@@ -74,7 +78,13 @@ def build(
     fixed_size = _fixes_input_size(name)
     if fixed_size:
         options |= _options_for_size(name, options, (mels, frames), target)
-    model: Any = _pretrained(name, options) if pretrained else timm.create_model(name, **options)
+    model: Any
+    if weights is not None:
+        model = _from_file(name, weights, options)
+    elif pretrained:
+        model = _pretrained(name, options)
+    else:
+        model = timm.create_model(name, **options)
     if not fixed_size:
         _relax_strides(model, name, (mels, frames), target)
     model.arguments = {
@@ -292,9 +302,61 @@ def _pretrained(name: str, options: dict[str, Any]) -> nn.Module:
     except (OSError, RuntimeError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise PretrainedUnavailable(
-            f"no pretrained weights for {name} can be had ({reason}); "
-            "leave out --pretrained to start from random weights"
+            f"no pretrained weights for {name} can be had ({reason}); give them as a file "
+            "(--weights), or leave out --pretrained to start from random weights"
         ) from error
+
+
+def _from_file(name: str, file: Path, options: dict[str, Any]) -> nn.Module:
+    """timm adapts what it loads and passes over what it does not know, so it is checked here that
+    no layer but the head kept the values that it was drawn with."""
+    from safetensors import SafetensorError
+    from timm.models import load_state_dict
+
+    if not file.is_file():
+        raise PretrainedUnavailable(f"{file}: no such file")
+    seed = torch.random.initial_seed()
+    try:
+        state = load_state_dict(str(file), weights_only=True)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            drawn = timm.create_model(name, **options)
+        torch.manual_seed(seed)
+        model = timm.create_model(
+            name, pretrained=True, pretrained_cfg_overlay={"state_dict": state}, **options
+        )
+    except (OSError, RuntimeError, KeyError, AttributeError, TypeError, ValueError) as error:
+        raise _not_weights_of(name, file, error) from error
+    except (SafetensorError, pickle.UnpicklingError, EOFError) as error:
+        raise _not_weights_of(name, file, error) from error
+    head = set(_head_parameters(model))
+    before = dict(drawn.named_parameters())
+    left = [
+        key
+        for key, value in model.named_parameters()
+        if value.ndim > 1 and key not in head and torch.equal(value, before[key])
+    ]
+    if left:
+        raise PretrainedUnavailable(
+            f"{file}: has no weights of {name} for {left[0]}"
+            + (f" and {len(left) - 1} other layers" if len(left) > 1 else "")
+            + "; give a file that timm saved of this network"
+        )
+    return model
+
+
+def _head_parameters(model: Any) -> list[str]:
+    names = model.pretrained_cfg.get("classifier") or ()
+    starts = tuple(f"{n}." for n in ((names,) if isinstance(names, str) else names))
+    return [key for key, _ in model.named_parameters() if key.startswith(starts)]
+
+
+def _not_weights_of(name: str, file: Path, error: Exception) -> PretrainedUnavailable:
+    reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+    return PretrainedUnavailable(
+        f"{file}: holds no weights of {name} ({reason}); give a .safetensors or .pth file that "
+        "timm saved of this network"
+    )
 
 
 def _hub_is_reachable() -> bool:

@@ -542,7 +542,7 @@ def _read_lightning(path: Path, scratch: Path) -> None:
     from compress import artefacts
     from compress.artefacts import open_checkpoint
     from compress.errors import InputError
-    from compress.student_runs import original_student
+    from compress.starting import original_student
 
     artefacts.read(path).largest_layers()
     found = open_checkpoint(path)

@@ -13,15 +13,18 @@ from typing import Any
 
 import numpy as np
 import pytest
+import timm
 import torch
 from killing import killed_at_first_checkpoint
+from safetensors.torch import save_file
 
 from compress import checkpoint, cli, distill, evaluate, onnx_export, runs, teach, train
 from compress.config import DistillConfig, TeachConfig, TrainConfig
 from compress.data.sets import find_set
 from compress.errors import InputError
 from compress.session import DECISIONS
-from compress.student_runs import new_student, original_student
+from compress.starting import continued, original_student
+from compress.student_runs import new_student
 
 TEACHER = "test_resnet"
 SMALL = ["--epochs", "2", "--batch-size", "32", "--workers", "1"]
@@ -309,6 +312,43 @@ def test_weights_of_other_classes_are_the_start_but_for_the_head(finished_run, t
     assert model(torch.randn(2, 1, 32, 96)).shape == (2, 3)
     with pytest.raises(InputError, match=r"holds audiobot50; asked for is dsc50"):
         new_student(session_of(3), "dsc50", finished_run)
+
+
+def test_a_teacher_starts_from_a_file_or_from_an_earlier_run(npy_data, tmp_path, capsys):
+    """As one pre-trains: timm's weights, then much sound, then one's own with other classes."""
+    torch.manual_seed(1)
+    state = timm.create_model(TEACHER).state_dict()
+    save_file(state, tmp_path / "timm.safetensors")
+
+    def run_teach(out: str, *arguments: str | Path) -> int:
+        given = ["--teacher", TEACHER, "--data", npy_data, "--epochs", "1", "--workers", "1"]
+        given += ["--learning-rate", "1e-9", "--out", tmp_path / out, *arguments]
+        return cli.main(TeachConfig, teach.run, "", [*map(str, given)])
+
+    def late_weights(model: torch.nn.Module) -> torch.Tensor:
+        return model.state_dict()["layer4.0.conv1.weight"]
+
+    file = ["--weights", tmp_path / "timm.safetensors"]
+    assert run_teach("first", *file) == 0
+    first = runs.open_run(tmp_path / "first")
+    learnt = late_weights(checkpoint.load(first)[0])
+    torch.testing.assert_close(learnt, state["layer4.0.conv1.weight"], rtol=0, atol=1e-5)
+    assert run_teach("second", "--weights", first.folder) == 0
+    second = runs.open_run(tmp_path / "second")
+    assert second.manifest["parent"] == first.reference()
+    torch.testing.assert_close(
+        late_weights(checkpoint.load(second)[0]), learnt, rtol=0, atol=1e-5
+    )
+    other_classes, _ = continued(session_of(3), TEACHER, first.folder)
+    assert torch.equal(late_weights(other_classes), learnt)
+    assert other_classes(torch.randn(1, 1, 32, 96)).shape == (1, 3)
+    capsys.readouterr()
+    assert run_teach("third", "--pretrained", *file) == 2
+    assert "exclude each other" in capsys.readouterr().err
+    assert run_teach("fourth", "--weights", npy_data / "training.npy") == 2
+    error = capsys.readouterr().err
+    assert "holds no weights of test_resnet" in error and "\n" not in error.strip()
+    assert not (tmp_path / "fourth").exists()
 
 
 def session_of(classes: int) -> Any:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import nn
 
 from teachers import timm_teacher
@@ -232,6 +233,49 @@ def test_pretrained_weights_are_adapted(
     assert len(kept) > 10
     assert all(torch.equal(loaded[key], original[key]) for key in kept)
     assert "pretrained" not in model.arguments
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+def test_weights_from_a_file_are_those_of_pretrained(suffix: str, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    source = timm.create_model("resnet10t")
+    file = tmp_path / f"weights{suffix}"
+    if suffix == ".pth":
+        torch.save({"state_dict": source.state_dict()}, file)
+    else:
+        save_file(source.state_dict(), file)
+    model = build("resnet10t", weights=file)
+    loaded, original = model.state_dict(), source.state_dict()
+    torch.testing.assert_close(
+        loaded["conv1.0.weight"], original["conv1.0.weight"].sum(1, keepdim=True)
+    )
+    same = [k for k in loaded if k in original and torch.equal(loaded[k], original[k])]
+    assert len(same) == len(loaded) - 3, "all but the input layer and the head"
+    assert "weights" not in model.arguments
+    assert model(torch.randn(2, 1, 32, 96)).shape == (2, 5)
+
+
+def test_a_file_of_other_weights_is_refused(tmp_path: Path) -> None:
+    """timm passes over what it does not know; here nothing may keep what it was drawn with."""
+    whole = timm.create_model("resnet10t").state_dict()
+    files = {
+        "of another network": timm.create_model("test_resnet").state_dict(),
+        "in part": {k: v for k, v in whole.items() if not k.startswith("layer3.0.conv2")},
+    }
+    for content, state in files.items():
+        file = tmp_path / f"{content}.safetensors"
+        save_file(state, file)
+        with pytest.raises(PretrainedUnavailable) as caught:
+            build("resnet10t", weights=file)
+        message = str(caught.value)
+        assert str(file) in message and "resnet10t" in message and "\n" not in message
+    broken = tmp_path / "broken.safetensors"
+    broken.write_bytes(b"no tensors")
+    pickled = tmp_path / "pickled.pth"
+    torch.save({"state_dict": whole, "more": Path("x")}, pickled)
+    for file in (broken, pickled, tmp_path / "missing.pth"):
+        with pytest.raises(PretrainedUnavailable, match=file.name):
+            build("resnet10t", weights=file)
 
 
 # --- imports ----------------------------------------------------------------------------------
