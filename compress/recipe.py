@@ -1,7 +1,8 @@
 """Training recipes: every value of an optimisation and of its augmentation, checked, from TOML.
 
-A recipe is named (a file in compress/recipes) or a path. ``[students.NAME]`` in it holds values
-that are that student's own, as the report's learning rates are.
+A recipe is named (a file in compress/recipes) or a path. ``base = "NAME"`` in it takes the values
+of that recipe where it gives none itself; ``[students.NAME]`` holds values that are that student's
+own, as the report's learning rates are.
 """
 
 from __future__ import annotations
@@ -196,21 +197,9 @@ def load(name: str, model: str = "", **overrides: Any) -> Recipe:
 
     Raises InputError with all faults at once.
     """
-    path = Path(name) if name.endswith(".toml") else FOLDER / f"{name}.toml"
-    if not path.is_file():
-        raise InputError(
-            f"unknown recipe {name!r}{nearest(name, names())} "
-            f"(known: {', '.join(names())}; or a path to a .toml file)"
-        )
-    values = read_toml(path)
-    own = values.pop("students", {})
-    if not isinstance(own, dict) or not all(isinstance(table, dict) for table in own.values()):
-        raise InputError(f"{path}: 'students' must hold one table per student")
-    values |= own.get(model, {})
+    path, values = _read(name, model)
     given = {key: value for key, value in overrides.items() if value not in (None, ())}
-    if given.get("schedule", values.get("schedule")) != values.get("schedule"):
-        values = {key: value for key, value in values.items() if key not in _OF_SCHEDULE}
-    values |= given
+    values = _changed(values, given)
     for key in ("batch_size", "class_weights"):
         values[key] = _as_texts(values[key]) if key in values else None
     values = {key: value for key, value in values.items() if value is not None}
@@ -222,6 +211,39 @@ def load(name: str, model: str = "", **overrides: Any) -> Recipe:
     if faults:
         raise InputError(f"recipe {path.name}: {'; '.join(faults)}")
     return recipe
+
+
+def _read(name: str, model: str, readers: tuple[Path, ...] = ()) -> tuple[Path, dict[str, Any]]:
+    """The file of a recipe, and its values for ``model`` over those of its ``base``."""
+    path = Path(name) if name.endswith(".toml") else FOLDER / f"{name}.toml"
+    if readers and name.endswith(".toml"):
+        path = readers[-1].parent / name
+    if not path.is_file():
+        raise InputError(
+            f"unknown recipe {name!r}{nearest(name, names())} "
+            f"(known: {', '.join(names())}; or a path to a .toml file)"
+            + (f", in {readers[-1]}: base" if readers else "")
+        )
+    if path in readers:
+        raise InputError(f"{path}: base leads back to this recipe")
+    values = read_toml(path)
+    base = values.pop("base", None)
+    if base is not None and not isinstance(base, str):
+        raise InputError(f"{path}: base is {base!r}; give the name of a recipe, or a path")
+    own = values.pop("students", {})
+    if not isinstance(own, dict) or not all(isinstance(table, dict) for table in own.values()):
+        raise InputError(f"{path}: 'students' must hold one table per student")
+    values |= own.get(model, {})
+    if base is not None:
+        values = _changed(_read(base, model, (*readers, path))[1], values)
+    return path, values
+
+
+def _changed(values: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    """``values`` with ``changes``; another schedule leaves out what belongs to the former one."""
+    if changes.get("schedule", values.get("schedule")) != values.get("schedule"):
+        values = {key: value for key, value in values.items() if key not in _OF_SCHEDULE}
+    return values | changes
 
 
 _OF_SCHEDULE = {

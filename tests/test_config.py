@@ -186,3 +186,25 @@ def test_batch_size_may_be_a_number_in_a_file(tmp_path):
     file.write_text("batch_size = true\n")
     with pytest.raises(InputError, match="not text"):
         parse(TrainConfig, ["--config", str(file)], "p", "")
+
+
+def test_a_recipe_takes_from_its_base_what_it_does_not_give(tmp_path):
+    few, levels = recipes.load("few"), recipes.load("few-levels")
+    assert (levels.gain_probability, levels.gain_most) == (0.5, 6.0)
+    assert dataclasses.replace(levels, gain_probability=few.gain_probability) == few
+    (tmp_path / "mine.toml").write_text('base = "few"\nepochs = 3\n[students.dsc50]\nepochs = 4\n')
+    (tmp_path / "again.toml").write_text('base = "mine.toml"\nschedule = "plateau"\n')
+    assert recipes.load(str(tmp_path / "mine.toml")).epochs == 3
+    again = recipes.load(str(tmp_path / "again.toml"), "dsc50")
+    assert (again.epochs, again.schedule, again.time_crop_probability) == (4, "plateau", 0.8)
+
+
+@pytest.mark.parametrize(
+    ("base", "found"),
+    [('"fwe"', "did you mean few.*base"), ("3", "base is 3"), ('"mine.toml"', "leads back")],
+)
+def test_a_bad_base_is_one_clear_line(tmp_path, base, found):
+    (tmp_path / "mine.toml").write_text(f"base = {base}\n")
+    with pytest.raises(InputError, match=found) as caught:
+        recipes.load(str(tmp_path / "mine.toml"))
+    assert "mine.toml" in str(caught.value) and "\n" not in str(caught.value)
