@@ -241,11 +241,17 @@ def _plainness(member: Member) -> tuple[bool, bool, bool]:
 
 
 def _teacher_gain(group: Sequence[Member], groups: Sequence[Sequence[Member]]) -> Interval | None:
-    """Over the runs of the same network, recipe, seed and split that were trained on labels."""
+    """Over the runs of the same network, recipe, seed and split that were trained on labels.
+
+    Runs of a group are alike, so one pair says it for all: runs of former versions do not record
+    how many windows an epoch has.
+    """
     if group[0].entry.record.stage != "distill":
         return None
     for others in groups:
-        if others[0].entry.record.stage == "train" and _twins(group[0], others[0]):
+        if others[0].entry.record.stage != "train":
+            continue
+        if any(_twins(a, b) for a in group for b in others):
             by_place = {other.place: other for other in others}
             return _paired([(m, by_place[m.place]) for m in group if m.place in by_place])
     return None

@@ -229,6 +229,15 @@ def test_a_twin_without_transfer_sound_has_as_many_windows(several: Path) -> Non
     assert isinstance(found, dict) and found["seeds"] == 3
     assert gain(24) is None
     assert gain(96, learning_rate=0.1) is None
+    gain(96)
+    former = several / "train0" / runs.METRICS
+    measured = runs.read_json(former)
+    del measured["windows_per_epoch"]  # a run of a former version among the twins
+    runs.write_json(former, measured)
+    assert reported(several, "--results") == 0
+    rows = json.loads((several / "report" / "results.json").read_text())
+    found = next(row["teacher_gain"] for row in rows if row["stage"] == "distill")
+    assert found["seeds"] == 3
 
 
 def test_any_network_or_run_may_be_the_baseline(
