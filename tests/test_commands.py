@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import timm
 import torch
 from killing import killed_at_first_checkpoint
 from safetensors.torch import save_file
@@ -25,6 +24,7 @@ from compress.errors import InputError
 from compress.session import DECISIONS
 from compress.starting import continued, original_student
 from compress.student_runs import new_student
+from teachers import timm_teacher
 
 TEACHER = "test_resnet"
 SMALL = ["--epochs", "2", "--batch-size", "32", "--workers", "1"]
@@ -317,7 +317,7 @@ def test_weights_of_other_classes_are_the_start_but_for_the_head(finished_run, t
 def test_a_teacher_starts_from_a_file_or_from_an_earlier_run(npy_data, tmp_path, capsys):
     """As one pre-trains: timm's weights, then much sound, then one's own with other classes."""
     torch.manual_seed(1)
-    state = timm.create_model(TEACHER).state_dict()
+    state = timm_teacher.timm.create_model(TEACHER).state_dict()
     save_file(state, tmp_path / "timm.safetensors")
 
     def run_teach(out: str, *arguments: str | Path) -> int:
