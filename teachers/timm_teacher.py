@@ -30,6 +30,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from teachers import torchvision_shim
@@ -38,10 +39,21 @@ from teachers.pruned_shapes import apply_shapes
 torchvision_shim.install()
 
 import timm  # noqa: E402
-from timm.models import get_pretrained_cfg, split_model_name_tag  # noqa: E402
+from timm.models import get_pretrained_cfg, load_state_dict, split_model_name_tag  # noqa: E402
 
 _AXES = (0, 1)  # mels, frames
 _REACHABLE_WITHIN_SECONDS = 5.0
+_UNREADABLE = (  # what loading a file of other tensors, or of none, raises
+    AttributeError,
+    EOFError,
+    KeyError,
+    OSError,
+    RuntimeError,
+    SafetensorError,
+    TypeError,
+    ValueError,
+    pickle.UnpicklingError,
+)
 
 
 class PretrainedUnavailable(Exception):
@@ -303,32 +315,28 @@ def _pretrained(name: str, options: dict[str, Any]) -> nn.Module:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise PretrainedUnavailable(
             f"no pretrained weights for {name} can be had ({reason}); give them as a file "
-            "(--weights), or leave out --pretrained to start from random weights"
+            "(compress.teach --weights), or leave out --pretrained to start from random weights"
         ) from error
 
 
 def _from_file(name: str, file: Path, options: dict[str, Any]) -> nn.Module:
     """timm adapts what it loads and passes over what it does not know, so it is checked here that
     no layer but the head kept the values that it was drawn with."""
-    from safetensors import SafetensorError
-    from timm.models import load_state_dict
-
     if not file.is_file():
         raise PretrainedUnavailable(f"{file}: no such file")
-    seed = torch.random.initial_seed()
     try:
         state = load_state_dict(str(file), weights_only=True)
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
             drawn = timm.create_model(name, **options)
-        torch.manual_seed(seed)
         model = timm.create_model(
             name, pretrained=True, pretrained_cfg_overlay={"state_dict": state}, **options
         )
-    except (OSError, RuntimeError, KeyError, AttributeError, TypeError, ValueError) as error:
-        raise _not_weights_of(name, file, error) from error
-    except (SafetensorError, pickle.UnpicklingError, EOFError) as error:
-        raise _not_weights_of(name, file, error) from error
+    except _UNREADABLE as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise PretrainedUnavailable(
+            f"{file}: holds no weights of {name} ({reason}); give a .safetensors or .pth file that "
+            "timm saved of this network"
+        ) from error
     head = set(_head_parameters(model))
     before = dict(drawn.named_parameters())
     left = [
@@ -349,14 +357,6 @@ def _head_parameters(model: Any) -> list[str]:
     names = model.pretrained_cfg.get("classifier") or ()
     starts = tuple(f"{n}." for n in ((names,) if isinstance(names, str) else names))
     return [key for key, _ in model.named_parameters() if key.startswith(starts)]
-
-
-def _not_weights_of(name: str, file: Path, error: Exception) -> PretrainedUnavailable:
-    reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-    return PretrainedUnavailable(
-        f"{file}: holds no weights of {name} ({reason}); give a .safetensors or .pth file that "
-        "timm saved of this network"
-    )
 
 
 def _hub_is_reachable() -> bool:
