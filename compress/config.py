@@ -279,6 +279,12 @@ class RecipeDataOptions:
     reference: str | None = option(
         None, "what 0 dB means, as for distill (default: the recipe's)", choices=("clip", "fixed")
     )
+    drop_quiet: float | None = option(
+        None,
+        "leave out windows so many dB quieter than the loudest of their clip (default: the "
+        "recipe's)",
+        least=0.0,
+    )
     strict: bool = option(False, "refuse a data set with unreadable files instead of skipping them")
     cache: Path | None = option(
         None, "folder for prepared data (default: $COMPRESS_CACHE or ~/.cache/compress-workbench)"
@@ -310,6 +316,12 @@ class DataOptions(RecipeDataOptions):
         "clip",
         "what 0 dB means: each clip's loudest bin as in the report, or a fixed level as on a chip",
         choices=("clip", "fixed"),
+    )
+    drop_quiet: float | None = option(
+        None,
+        "leave out windows so many dB quieter than the loudest of their clip, pauses under its "
+        "label, in training and in decisions (20 suits single sounds; default: keep all)",
+        least=0.0,
     )
 
 

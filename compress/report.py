@@ -400,7 +400,12 @@ def _data_set(manifest: dict[str, Any]) -> str:
     """The data set, and what 0 dB means in it where that is not each window's loudest bin."""
     data = manifest["data"]
     reference = _table(data, "frontend").get("reference", "clip")
-    return str(data.get("name", "")) + (f", 0 dB {reference}" if reference != "clip" else "")
+    within = data.get("drop_quiet_db")
+    return (
+        str(data.get("name", ""))
+        + (f", 0 dB {reference}" if reference != "clip" else "")
+        + (f", quiet windows out ({within:g} dB)" if isinstance(within, int | float) else "")
+    )
 
 
 def _data_name(manifest: dict[str, Any]) -> str:

@@ -86,6 +86,7 @@ def _open(records: Sequence[Run], config: ScoreConfig) -> SpectrogramSet:
             f"{first.folder}: its training data came as spectrograms, so how they were made from "
             "sound is unknown; give --data a folder with training.npy"
         )
+    recorded = first.manifest["data"]
     data = open_data(
         config.data or "",
         frontend=frontend or FrontEnd(),
@@ -94,8 +95,8 @@ def _open(records: Sequence[Run], config: ScoreConfig) -> SpectrogramSet:
         strict=config.strict,
         cache=config.cache,
         workers=config.workers,
+        drop_quiet_db=recorded.get("drop_quiet_db"),
     )
-    recorded = first.manifest["data"]
     shape = [recorded.get("mels"), recorded.get("frames")]
     if [data.mels, data.frames] != shape:
         raise InputError(

@@ -103,6 +103,16 @@ def check_heard_no_test(session: Session, run: Run) -> None:
             f"{run.folder}: was trained on {theirs.get('name')} of the same seed, which shares "
             f"clips with {ours.name}, those of the test too; train it with another --data-seed"
         )
+    elif ours.is_otherwise_heard(theirs) and _split_words(run) != session.split.description:
+        raise InputError(
+            f"{run.folder}: was trained on another split of {ours.name}, so it may have heard test "
+            "clips; train it with the same --fold and --data-seed"
+        )
+
+
+def _split_words(run: Run) -> object:
+    """How a run's split was drawn: of the same clips, the same words mean the same sides."""
+    return runs.read_json(run.file(runs.SPLIT)).get("description")
 
 
 def data_name(data: SpectrogramSet, split: Split) -> str:

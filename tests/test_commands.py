@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import sounds
 import torch
 from killing import killed_at_first_checkpoint
 from safetensors.torch import save_file
@@ -478,3 +479,16 @@ def test_teach_writes_a_run_that_distill_takes(compared, npy_data, tmp_path, cap
     last = capsys.readouterr().out.splitlines()[-1]
     assert f"--teacher {tmp_path / 't'}" in last
     assert runs.open_run(tmp_path / "t").manifest["stage"] == "teach"
+
+
+def test_a_start_that_heard_the_test_clips_otherwise_is_refused(tmp_path, capsys):
+    """The same recordings with all windows, or with another reference, are not other data."""
+    data = sounds.esc50_layout(tmp_path / "esc")
+    usual = ["--student", "audiobot50", "--data", data, "--runs", tmp_path / "runs"]
+    assert run_train(*usual, "--fold", "2", "--out", tmp_path / "start") == 0
+    start = ["--weights", tmp_path / "start"]
+    capsys.readouterr()
+    for heard in (["--drop-quiet", "0.001"], ["--reference", "fixed"]):
+        assert run_train(*usual, *start, *heard, "--fold", "1") == 2
+        assert "another split of esc" in capsys.readouterr().err
+        assert run_train(*usual, *start, *heard, "--fold", "2") == 0

@@ -24,6 +24,7 @@ from compress.data.audio import (
 )
 from compress.data.open import find_layout
 from compress.data.sets import SpectrogramSet, decode_db
+from compress.data.waves import window_waveforms
 from compress.errors import InputError
 from compress.frontend import FLOOR_DB, FrontEnd, log_mel, mel_power
 
@@ -218,6 +219,59 @@ def test_fixed_reference_keeps_the_level(tmp_path: Path) -> None:
     data = open_data(str(root), frontend=fixed, cache=tmp_path / "cache", workers=1)
     peaks = decode_db(data.codes).max(axis=(1, 2))
     assert peaks[data.labels == 0][0] - peaks[data.labels == 1][0] == pytest.approx(20, abs=0.1)
+
+
+def burst(seconds: float, loud_until: float, below_db: float) -> np.ndarray:
+    """A tone that falls by so many dB at a time."""
+    wave = sounds.tone(800, seconds, amplitude=0.3)
+    wave[round(loud_until * 16_000) :] *= 10 ** (-below_db / 20)
+    return wave
+
+
+def pauses(root: Path) -> Path:
+    """One class of bursts of 1 s before 4 s of pause, one that sounds all the time."""
+    for i in range(4):
+        sounds.write(root / "burst" / f"{i}.wav", burst(5.0, 1.0, 40))
+        sounds.write(root / "hum" / f"{i}.wav", burst(5.0, 1.0, 10))
+    return root
+
+
+def test_quiet_windows_are_left_out_on_request(tmp_path: Path) -> None:
+    root = pauses(tmp_path / "set")
+    every, loud = read(root, tmp_path), read(root, tmp_path, drop_quiet_db=20.0)
+    # Windows begin at 0, 0.62, 1.24 s, ...: the first two hear the burst, the rest is 40 dB lower.
+    assert np.bincount(every.labels).tolist() == [24, 24]
+    assert np.bincount(loud.labels).tolist() == [8, 24]
+    for clip in np.unique(loud.clip_ids):
+        rows = loud.codes[loud.clip_ids == clip]
+        assert np.array_equal(rows, every.codes[every.clip_ids == clip][: len(rows)])
+    assert loud.notes == ("16 windows left out, much quieter than the loudest of their clip",)
+    assert loud.content_hash != every.content_hash
+    assert loud.describe()["drop_quiet_db"] == 20.0 and "drop_quiet_db" not in every.describe()
+    # 40 dB lower is within 41; and whatever the reference, the same windows stay.
+    assert len(read(root, tmp_path, drop_quiet_db=41.0)) == 48
+    fixed = open_data(str(root), frontend=FrontEnd(reference="fixed"), drop_quiet_db=20.0,
+                      cache=tmp_path / "cache", workers=1)  # fmt: skip
+    assert np.array_equal(fixed.clip_ids, loud.clip_ids)
+
+
+def test_levels_of_windows_by_hand() -> None:
+    power = np.array([[[1.0, 3.0]], [[0.02, 0.02]], [[0.0, 0.0]]])  # means 2, 0.02 and silence
+    levels = clip_reader.levels_db(power)
+    np.testing.assert_allclose(levels[:2], [10 * np.log10(2), 10 * np.log10(2) - 20])
+    assert levels[2] == -200.0
+    assert clip_reader.loud_enough(levels, 20.5).tolist() == [True, True, False]
+    assert clip_reader.loud_enough(levels, 0.0).tolist() == [True, False, False]
+    assert clip_reader.loud_enough(levels, None).all()
+
+
+def test_the_sound_of_the_kept_windows_is_found_again(tmp_path: Path) -> None:
+    root = pauses(tmp_path / "set")
+    data = read(root, tmp_path, drop_quiet_db=20.0)
+    found = list(window_waveforms(data, np.arange(len(data)), str(root), 0))
+    assert np.concatenate([rows for rows, _ in found]).tolist() == list(range(len(data)))
+    last = found[3][1]  # the fourth burst: windows from 0 s and 0.62 s
+    assert np.array_equal(last[1, :200], waveform_of(root / "burst" / "3.wav")[9_920:10_120])
 
 
 def test_short_clip_is_padded_and_counted(tmp_path: Path) -> None:

@@ -1,8 +1,10 @@
 """Labelled (or unlabelled) sound files to a SpectrogramSet: planning, reading in workers, notes.
 
 One file is one clip. A clip gives windows every 0.62 s, the last one aligned to its end. A clip
-shorter than one window is padded with zeros to one. Files of more than an hour are read in pieces
-of at most an hour, one piece at a time per process; windows do not cross the border of two pieces.
+shorter than one window is padded with zeros to one. Windows much quieter than the loudest of their
+clip can be left out: they hold what lies between the sounds, under the clip's label. Files of more
+than an hour are read in pieces of at most an hour, one piece at a time per process; windows do not
+cross the border of two pieces, and each piece has its own loudest window.
 """
 
 from __future__ import annotations
@@ -40,7 +42,8 @@ _PIECE_SECONDS = 3_600.0
 _MAYBE_LONG_BYTES = 3 * 2**20  # an hour of the thinnest mp3; smaller files are not probed
 _HIGHEST_DB = 32767 / 256
 
-_SKIPPED, _PADDED = "skipped: ", "padded: "
+_SKIPPED, _PADDED, _QUIET = "skipped: ", "padded: ", "quiet: "
+_SMALLEST_POWER = 1e-20
 
 
 @dataclass(frozen=True)
@@ -69,8 +72,12 @@ def build_from_clips(
     cache: Path | None,
     workers: int,
     notes: Sequence[str] = (),
+    drop_quiet_db: float | None = None,
 ) -> SpectrogramSet:
     """Read clips into a cached set; ``seconds`` cuts or pads every clip to one length.
+
+    drop_quiet_db: windows whose mean power lies more than so many dB below that of their clip's
+    loudest window are left out.
 
     The cache key holds the folder, names, sizes and modification times of all files, not their
     content: hashing 100 GB at every start would take longer than training. Raises InputError for
@@ -85,6 +92,7 @@ def build_from_clips(
         "classes": list(class_names),
         "frontend": frontend.to_dict(),
         "seconds": seconds,
+        **({} if drop_quiet_db is None else {"drop_quiet_db": drop_quiet_db}),
     }
     jobs = plan(root, clips)
     with_folds = any(clip.fold for clip in clips)
@@ -95,6 +103,7 @@ def build_from_clips(
         seconds=seconds,
         strict=strict,
         with_folds=with_folds,
+        drop_quiet_db=drop_quiet_db,
     )
     data = build_cached(
         name=name,
@@ -108,6 +117,7 @@ def build_from_clips(
         label=f"reading {name}",
         notes=notes,
         units_per_job=max(1, round(len(clips) / max(1, len(jobs)))),
+        drop_quiet_db=drop_quiet_db,
     )
     return finished(data, strict)
 
@@ -173,6 +183,7 @@ def read_clips(
     seconds: float | None,
     strict: bool,
     with_folds: bool,
+    drop_quiet_db: float | None = None,
 ) -> Shard:
     """Windows of some clips, as a Shard; raises InputError for an unusable file with ``strict``."""
     parts: list[np.ndarray] = []
@@ -181,7 +192,7 @@ def read_clips(
     with _one_thread():
         for clip in clips:
             try:
-                codes, padded = _windows(clip, root, frontend, seconds)
+                codes, padded, quiet = _windows(clip, root, frontend, seconds, drop_quiet_db)
             except AudioError as error:
                 if strict:
                     raise InputError(_refusal(f"{root / clip.file.name}: {error}")) from None
@@ -189,6 +200,8 @@ def read_clips(
                 continue
             if padded:
                 notes.append(f"{_PADDED}{clip.file.name}")
+            if quiet:
+                notes.append(f"{_QUIET}{quiet}")
             parts.append(codes)
             owners += [clip] * len(codes)
     shape = (0, frontend.mels, frontend.frames)
@@ -203,9 +216,10 @@ def read_clips(
 
 
 def _windows(
-    clip: Clip, root: Path, frontend: FrontEnd, seconds: float | None
-) -> tuple[np.ndarray, bool]:
-    """Codes (n, mels, frames) int16 of one clip, and whether it was padded to one window."""
+    clip: Clip, root: Path, frontend: FrontEnd, seconds: float | None, drop_quiet_db: float | None
+) -> tuple[np.ndarray, bool, int]:
+    """Codes (n, mels, frames) int16 of one clip, whether it was padded to one window, and how many
+    windows were left out for being quiet."""
     path = root / clip.file.name
     lengths: list[int] = []
     blocks = _measured(
@@ -214,13 +228,31 @@ def _windows(
     if seconds is not None:
         blocks = cut_or_pad(blocks, round(seconds * frontend.sample_rate_hz))
     pieces = stream_mel_power(pad_to_window(blocks, frontend), frontend)
-    codes = []
+    codes, levels = [], []
     for _, power in stream_windows(pieces, frontend):
         decibels = power_to_db(power, frontend)  # (n, mels, frames)
         if decibels.max() > _HIGHEST_DB:
             raise AudioError(f"is louder than {_HIGHEST_DB:.0f} dB; samples must lie in -1..1")
         codes.append(encode_db(decibels))
-    return np.concatenate(codes), seconds is None and sum(lengths) < frontend.clip_samples
+        levels.append(levels_db(power))
+    heard = loud_enough(np.concatenate(levels), drop_quiet_db)
+    padded = seconds is None and sum(lengths) < frontend.clip_samples
+    return np.concatenate(codes)[heard], padded, int((~heard).sum())
+
+
+def levels_db(power: np.ndarray) -> np.ndarray:
+    """Mean of the mel power of windows (n, mels, frames) in dB, (n,)."""
+    return 10.0 * np.log10(np.maximum(power.mean(axis=(1, 2)), _SMALLEST_POWER))
+
+
+def loud_enough(levels: np.ndarray, drop_quiet_db: float | None) -> np.ndarray:
+    """Which windows of a clip are kept, (n,) bool: those within ``drop_quiet_db`` of the loudest.
+
+    levels: (n,) dB. None keeps all; the loudest always stays.
+    """
+    if drop_quiet_db is None:
+        return np.ones(len(levels), dtype=bool)
+    return levels >= levels.max() - drop_quiet_db
 
 
 def _measured(blocks: Iterator[np.ndarray], lengths: list[int]) -> Iterator[np.ndarray]:
@@ -246,13 +278,18 @@ def summarise(notes: Sequence[str]) -> tuple[str, ...]:
     """Notes of single files joined to one sentence per kind, with a count and the first names."""
     skipped = sorted({n.removeprefix(_SKIPPED) for n in notes if n.startswith(_SKIPPED)})
     padded = sorted({n.removeprefix(_PADDED) for n in notes if n.startswith(_PADDED)})
-    kept = [n for n in notes if not n.startswith((_SKIPPED, _PADDED))]
+    quiet = sum(int(n.removeprefix(_QUIET)) for n in notes if n.startswith(_QUIET))
+    kept = [n for n in notes if not n.startswith((_SKIPPED, _PADDED, _QUIET))]
     if skipped:
         kept.append(f"{counted(len(skipped), 'file')} skipped: {some(skipped)}")
     if padded:
         kept.append(
             f"{counted(len(padded), 'clip')} shorter than one window, "
             f"padded with zeros: {some(padded)}"
+        )
+    if quiet:
+        kept.append(
+            f"{counted(quiet, 'window')} left out, much quieter than the loudest of their clip"
         )
     return tuple(kept)
 

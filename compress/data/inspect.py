@@ -203,6 +203,8 @@ def _next(config: DataConfig, division: dict[str, Any]) -> str:
         options += ["--classes", config.classes]
     if config.reference != "clip":
         options += ["--reference", config.reference]
+    if config.drop_quiet is not None:
+        options += ["--drop-quiet", f"{config.drop_quiet:g}"]
     if config.fold is not None:
         options += ["--fold", str(config.fold)]
     if config.folds is not None:

@@ -14,6 +14,7 @@ import numpy as np
 from compress.config import DataOptions
 from compress.data.audio import SUFFIXES
 from compress.data.audio_folder import class_folders, read_audio_folder
+from compress.data.clips import build_from_clips
 from compress.data.esc50 import is_esc50, read_esc50
 from compress.data.files import list_audio
 from compress.data.five import REPORT_CLASSES
@@ -93,13 +94,16 @@ def open_data(
     strict: bool = False,
     cache: Path | None = None,
     workers: int = 0,
+    drop_quiet_db: float | None = None,
 ) -> SpectrogramSet:
     """The data set of ``spec``: ``scenes``, ``scenes:N`` or a folder in one of the layouts.
 
     ``seed`` is that of the synthetic scenes. ``classes="five"`` maps class names to the report's
     five; ``"sources"`` tells synthetic scenes apart by the source in front
-    (compress.data.scene_sources). The first call prepares the set in ``cache``; later ones open it.
-    Raises InputError with one line for whatever is wrong with it.
+    (compress.data.scene_sources). ``drop_quiet_db`` leaves out windows so much quieter than the
+    loudest of their clip; where every clip is one window, that is none. The first call prepares
+    the set in ``cache``; later ones open it. Raises InputError with one line for whatever is wrong
+    with it.
     """
     layout = find_layout(spec)
     if layout == SCENES:
@@ -112,6 +116,10 @@ def open_data(
         )
     root = Path(spec).expanduser()
     (found,) = (known for known in LAYOUTS if known.name == layout)
+    if found.sound and drop_quiet_db is not None:
+        of_sound = {"build": partial(build_from_clips, drop_quiet_db=drop_quiet_db)}
+    else:
+        of_sound = {}
     return found.read(
         root,
         name=root.resolve().name,
@@ -120,6 +128,7 @@ def open_data(
         strict=strict,
         cache=cache,
         workers=workers,
+        **of_sound,
     )
 
 
@@ -135,6 +144,7 @@ def open_chosen(options: DataOptions) -> SpectrogramSet:
         strict=options.strict,
         cache=options.cache,
         workers=options.workers,
+        drop_quiet_db=options.drop_quiet,
     )
 
 

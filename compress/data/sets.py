@@ -71,6 +71,7 @@ class SpectrogramSet:
     content_hash: str
     notes: tuple[str, ...] = ()
     scene_seed: int | None = None
+    drop_quiet_db: float | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -104,6 +105,14 @@ class SpectrogramSet:
             and recorded.get("content_hash") != self.content_hash
         )
 
+    def is_otherwise_heard(self, recorded: Mapping[str, Any]) -> bool:
+        """Whether a manifest records these clips through another front end or with other windows,
+        as far as names tell."""
+        ours = self.describe()
+        return all(ours[name] == recorded.get(name) for name in ("name", "class_names")) and any(
+            ours.get(name) != recorded.get(name) for name in ("frontend", "drop_quiet_db")
+        )
+
     def describe(self) -> dict[str, Any]:
         """What a manifest records of the set."""
         return {
@@ -117,6 +126,7 @@ class SpectrogramSet:
             "frontend": self.frontend.to_dict() if self.frontend else None,
             "notes": list(self.notes),
             **({} if self.scene_seed is None else {"scene_seed": self.scene_seed}),
+            **({} if self.drop_quiet_db is None else {"drop_quiet_db": self.drop_quiet_db}),
         }
 
 
@@ -189,6 +199,7 @@ def build_cached(
     label: str = "data",
     notes: Sequence[str] = (),
     units_per_job: int = 1,
+    drop_quiet_db: float | None = None,
 ) -> SpectrogramSet:
     """Open the set of ``key`` in the cache, or build it first.
 
@@ -216,6 +227,7 @@ def build_cached(
                     "synthetic": synthetic,
                     "notes": list(notes),
                     **({} if scene_seed is None else {"scene_seed": scene_seed}),
+                    **({} if drop_quiet_db is None else {"drop_quiet_db": drop_quiet_db}),
                 }
                 _merge(partial, len(jobs), described, name)
                 if folder.exists():
@@ -393,4 +405,5 @@ def open_set(folder: Path) -> SpectrogramSet:
         content_hash=described["content_hash"],
         notes=tuple(described["notes"]),
         scene_seed=described.get("scene_seed"),
+        drop_quiet_db=described.get("drop_quiet_db"),
     )

@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 
 from compress.data.audio import cut_or_pad, pad_to_window, read_blocks, window_starts
-from compress.data.clips import Clip, plan
+from compress.data.clips import Clip, levels_db, loud_enough, plan
 from compress.data.open import LAYOUTS, find_layout
 from compress.data.sets import SpectrogramSet, encode_db, is_synthetic
 from compress.data.splits import Split
 from compress.errors import InputError
-from compress.frontend import FrontEnd, log_mel
+from compress.frontend import FrontEnd, log_mel, mel_power
 
 # One step of Q8.8 is 0.004 dB; sums in another order move a level by less.
 _MOST_STEPS_APART = 16
@@ -90,7 +90,9 @@ def _files(
             pieces.setdefault(clip.clip, []).append(clip)
     for clip_id in dict.fromkeys(data.clip_ids[windows].tolist()):
         of_clip = np.flatnonzero(data.clip_ids == clip_id)
-        sound = _windows(pieces.get(clip_id, []), root, frontend, found.get("seconds"))
+        sound = _windows(
+            pieces.get(clip_id, []), root, frontend, found.get("seconds"), data.drop_quiet_db
+        )
         if len(sound) != len(of_clip):
             raise InputError(
                 f"{root}: clip {clip_id} gives {len(sound)} windows, the set has {len(of_clip)}; "
@@ -117,9 +119,13 @@ def _clips(data: SpectrogramSet, frontend: FrontEnd, root: Path) -> dict[str, An
 
 
 def _windows(
-    pieces: list[Clip], root: Path, frontend: FrontEnd, seconds: float | None
+    pieces: list[Clip],
+    root: Path,
+    frontend: FrontEnd,
+    seconds: float | None,
+    drop_quiet_db: float | None,
 ) -> np.ndarray:
-    """Sound of every window of one clip, (n, clip_samples)."""
+    """Sound of every window of one clip that the set holds, (n, clip_samples)."""
     found = []
     for clip in pieces:
         path = root / clip.file.name
@@ -128,7 +134,11 @@ def _windows(
             blocks = cut_or_pad(blocks, round(seconds * frontend.sample_rate_hz))
         wave = np.concatenate(list(pad_to_window(blocks, frontend)))
         frames = 1 + (len(wave) - frontend.window_samples) // frontend.hop_samples
-        for start in window_starts(frames, frontend):
-            at = start * frontend.hop_samples
-            found.append(wave[at : at + frontend.clip_samples])
+        starts = np.array(window_starts(frames, frontend)) * frontend.hop_samples
+        if drop_quiet_db is not None:
+            power = mel_power(wave[None], frontend)[0]
+            every = np.lib.stride_tricks.sliding_window_view(power, frontend.frames, axis=1)
+            of_windows = every[:, starts // frontend.hop_samples].transpose(1, 0, 2)
+            starts = starts[loud_enough(levels_db(of_windows), drop_quiet_db)]
+        found += [wave[at : at + frontend.clip_samples] for at in starts.tolist()]
     return np.stack(found) if found else np.zeros((0, frontend.clip_samples), dtype=np.float32)
