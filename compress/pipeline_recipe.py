@@ -11,6 +11,11 @@
     data = "scenes:6000"
     data_seed = 1
 
+    [pretrain]                      where a teacher or student of that name starts from
+    student = ["tfnet500", "tfnet50"]
+    data = "scenes:105780"          other sound, of any classes
+    classes = "sources"
+
 :func:`load` checks the file as a whole, :func:`steps` gives the commands to run: each with its
 options and the folder that it writes. A folder's name carries a digest of everything before it, so
 that a changed recipe makes new runs and leaves the others alone.
@@ -36,6 +41,7 @@ from compress.config import (
     QuantizeConfig,
     ReportConfig,
     TeachConfig,
+    TrainConfig,
     build,
     nearest,
     read_toml,
@@ -46,7 +52,7 @@ from compress.registry import teacher_and_seed
 from compress.runs import Run
 
 FOLDER = Path(__file__).parent / "recipes" / "pipelines"
-_DATA_KEYS = ("data", "data_seed", "classes", "reference", "strict")
+_DATA_KEYS = ("data", "data_seed", "classes", "reference", "drop_quiet", "strict")
 _KEYS = ("stages", "seeds", "folds", *_DATA_KEYS)
 _SET_ALWAYS = (  # by the pipeline, for every stage
     *(spec.name for spec in dataclasses.fields(DataOptions)),
@@ -75,6 +81,13 @@ class Stage:
 
 # In the only order in which they make sense.
 STAGES: dict[str, Stage] = {
+    "pretrain": Stage(
+        "compress.train",
+        TrainConfig,
+        "give networks a start on other sound",
+        several="student",
+        defaults={"recipe": "patient"},
+    ),
     "teach": Stage("compress.teach", TeachConfig, "train the teachers", several="teacher"),
     "distill": Stage("compress.distill", DistillConfig, "train a student under them"),
     "prune": Stage("compress.prune", PruneConfig, "take channels out of it"),
@@ -189,6 +202,8 @@ def _stages(value: Any, options: PipelineConfig, faults: list[str]) -> tuple[str
             faults.append(f"stage {earlier!r} stands twice")
         elif order.index(later) < order.index(earlier):
             faults.append(f"contradictory order: {later!r} stands behind {earlier!r}")
+    if "pretrain" in known and not {"teach", "distill"} & set(known):
+        faults.append("'pretrain' gives teachers and students a start: add 'teach' or 'distill'")
     start = options.run is not None
     first = next((n for n in known if n in ("prune", "finetune", "quantize", "export")), None)
     if first and "distill" not in known and not start:
@@ -200,7 +215,7 @@ def _stages(value: Any, options: PipelineConfig, faults: list[str]) -> tuple[str
                       f"{nearest(options.until, known)}")  # fmt: skip
     if start and options.from_stage is None:
         faults.append("--run: say with --from which stage starts from it")
-    if start and options.from_stage in ("teach", "distill", "report"):
+    if start and options.from_stage in ("pretrain", "teach", "distill", "report"):
         faults.append(f"--run: the stage {options.from_stage!r} starts from no student")
     begin, end = options.from_stage, options.until
     if begin in order and end in order and order.index(begin) > order.index(end):
@@ -269,6 +284,9 @@ def _command_faults(recipe: PipelineRecipe, options: PipelineConfig) -> list[str
     if faults:
         return faults
     for stage in recipe.stages:
+        if stage == "pretrain" and "data" not in recipe.tables.get(stage, {}):
+            faults.append("[pretrain] data: say which other sound, for example scenes:105780")
+            continue
         try:
             for step in _steps_of(recipe, stage, options, *first, _no_chain()):
                 check = getattr(STAGES[stage].command(), "check_options", None)
@@ -281,23 +299,26 @@ def _command_faults(recipe: PipelineRecipe, options: PipelineConfig) -> list[str
 
 
 def _other_sound(recipe: PipelineRecipe, stage: str) -> Mapping[str, Any]:
-    """The data options of teachers that hear other sound than the student; else none."""
+    """The data options of a stage that hears other sound than the student; else none."""
     table = recipe.tables.get(stage, {})
-    if stage != "teach" or "data" not in table:
+    if stage not in ("pretrain", "teach") or "data" not in table:
         return {}
-    return {"data": table["data"], "data_seed": table.get("data_seed", 0)}
+    own = {"data": table["data"], "data_seed": table.get("data_seed", 0)}
+    return own | ({"classes": table.get("classes", "own")} if stage == "pretrain" else {})
 
 
 def _shared_clips(recipe: PipelineRecipe) -> list[str]:
-    """Teachers of a longer synthetic set of the same seed would have heard the test clips."""
-    own = _other_sound(recipe, "teach")
-    sets = str(recipe.data.get("data", "")), str(own.get("data", ""))
-    if all(map(is_synthetic, sets)) and own["data_seed"] == recipe.data.get("data_seed", 0):
-        return [
-            f"[teach] data: {sets[1]} shares clips with {sets[0]}, those of the test too; "
-            "give [teach] another data_seed"
-        ]
-    return []
+    """A longer synthetic set of the same seed holds the test clips, which none may have heard."""
+    faults = []
+    for stage in ("pretrain", "teach"):
+        own = _other_sound(recipe, stage)
+        sets = str(recipe.data.get("data", "")), str(own.get("data", ""))
+        if all(map(is_synthetic, sets)) and own["data_seed"] == recipe.data.get("data_seed", 0):
+            faults.append(
+                f"[{stage}] data: {sets[1]} shares clips with {sets[0]}, those of the test too; "
+                f"give [{stage}] another data_seed"
+            )
+    return faults
 
 
 def _is_ours(recipe: PipelineRecipe, stage: str, key: str) -> bool:
@@ -314,6 +335,7 @@ class _Chain:
     """What a stage starts from: folders of the stages before it, and their digests."""
 
     digest: str = ""
+    starts: Mapping[str, Path] = field(default_factory=dict)  # network -> its run of pretrain
     teachers: tuple[str, ...] = ()
     student: str = ""
     run: Path | None = None
@@ -351,7 +373,7 @@ def _start(folder: Path) -> _Chain:
     run: Run = runs.open_run(folder)
     run.check_unchanged()
     teachers = tuple(str(entry["folder"]) for entry in run.manifest.get("teachers") or [])
-    return _Chain(run.model_hash(), teachers, run.name, folder)
+    return _Chain(run.model_hash(), teachers=teachers, student=run.name, run=folder)
 
 
 def _steps_of(
@@ -364,6 +386,8 @@ def _steps_of(
 ) -> list[Step]:
     row = STAGES[stage]
     table = {**row.defaults, **recipe.tables.get(stage, {})}
+    if stage == "pretrain":  # one start for all seeds and folds
+        seed, fold = recipe.seeds[0], None
     common_seed = table.pop("seed", seed)
     variants: Sequence[Any] = [None]
     if row.several and isinstance(table.get(row.several), list):
@@ -385,6 +409,9 @@ def _steps_of(
         folder = root / "report" if stage == "report" else root / "-".join([*parts, key[:6]])
         values = {**own, **_ours(recipe, stage, options, seed, fold, chain), "out": folder}
         values["runs"] = root
+        if stage in ("teach", "distill"):
+            network = str(values.get("teacher" if stage == "teach" else "student"))
+            values |= {"weights": chain.starts[network]} if network in chain.starts else {}
         known = {spec.name for spec in dataclasses.fields(row.options)}
         values = {key: value for key, value in values.items() if key in known or key in own}
         config: Any = build(row.options, values, source=f"[{stage}]")
@@ -409,7 +436,7 @@ def _ours(
         "cache": options.cache,
         "workers": options.workers,
     }
-    if stage in ("teach", "distill", "finetune"):
+    if stage in ("pretrain", "teach", "distill", "finetune"):
         values |= {**recipe.data, "fold": fold}
         if other := _other_sound(recipe, stage):
             values |= {**other, "fold": None}
@@ -430,6 +457,9 @@ def _follow(recipe: PipelineRecipe, chain: _Chain, stage: str, made: Iterable[St
     """Move the chain behind a stage."""
     made = list(made)
     chain.digest = runs.digest([chain.digest, [step.folder.name for step in made]])
+    if stage == "pretrain":
+        chain.starts = {step.config.student: step.folder for step in made}
+        return
     if stage == "teach":
         chain.teachers = tuple(_as_folder(step.folder) for step in made)
         return

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from compress import cli
 from compress.config import TrainConfig
 
+if TYPE_CHECKING:
+    from compress.recipe import Recipe
+
 
 def run(config: TrainConfig) -> int:
-    from compress import recipe as recipes
-    from compress import registry
-
-    recipe = recipes.chosen(config.recipe, config.student, config)
-    registry.check_student(config.student)
-    registry.lookup(registry.LABEL_LOSSES, "loss", recipe.label_loss)
+    recipe = check_options(config)
 
     from compress.session import open_session
     from compress.student_runs import twin_run
@@ -36,6 +36,17 @@ def run(config: TrainConfig) -> int:
         "Next: python -m compress.report"
     )
     return 0
+
+
+def check_options(config: TrainConfig) -> Recipe:
+    """Names and recipe, before any data is read."""
+    from compress import recipe as recipes
+    from compress import registry
+
+    recipe = recipes.chosen(config.recipe, config.student, config)
+    registry.check_student(config.student)
+    registry.lookup(registry.LABEL_LOSSES, "loss", recipe.label_loss)
+    return recipe
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 
 import pytest
+from conftest import write_npy_pair
 
 from compress import cli, fit, pipeline, pipeline_jobs, pipeline_recipe, runs
 from compress.config import PipelineConfig
@@ -87,7 +88,7 @@ def test_the_same_command_skips_all_and_the_middle_can_be_entered(whole, npy_dat
     assert "finished before" in out and "teach (seed 0):" not in out
     lines = out.splitlines()
     rows = [line for line in lines if "(seed 0)" in line and not line.startswith("---")]
-    assert [row.split()[0] for row in rows] == [*pipeline_recipe.STAGES][:5]
+    assert [row.split()[0] for row in rows] == [*pipeline_recipe.STAGES][1:6]
     assert "The final artefact lies in" in lines[-1] and before[:12] in lines[-1]
     assert final(root) == before
 
@@ -258,6 +259,86 @@ def test_teachers_may_hear_other_sound_than_the_student(tmp_path, capsys):
     assert not (tmp_path / "runs").exists()
 
 
+PRETRAIN = """
+stages = ["pretrain", "teach", "distill"]
+data = "scenes:60"
+reference = "fixed"
+seeds = [3, 4]
+[pretrain]
+student = ["audiobot50", "audiobot500"]
+data = "scenes:300"
+data_seed = 1
+classes = "sources"
+recipe = "audiobots"
+epochs = 1
+[teach]
+teacher = ["audiobot500:0", "test_resnet:0"]
+epochs = 1
+[distill]
+student = "audiobot50"
+epochs = 1
+"""
+
+
+def test_teachers_and_students_start_from_the_pretrained_of_their_name(tmp_path):
+    recipe = tmp_path / "start.toml"
+    recipe.write_text(PRETRAIN)
+    config = PipelineConfig(recipe=str(recipe), runs=tmp_path / "runs", drop_quiet=20.0)
+    small, large, audiobot, resnet, *students = pipeline_recipe.steps(
+        pipeline_recipe.load(config), config
+    )
+    for start, name in ((small, "audiobot50"), (large, "audiobot500")):
+        options = start.config
+        assert (options.student, options.data, options.data_seed) == (name, "scenes:300", 1)
+        assert (options.classes, options.reference, start.seed) == ("sources", "fixed", 3)
+    assert (audiobot.config.weights, resnet.config.weights) == (large.folder, None)
+    assert [step.config.weights for step in students] == [small.folder] * 2
+    assert [step.config.classes for step in students] == ["own"] * 2
+    assert {step.config.drop_quiet for step in students} == {20.0}
+    # another start is another student; the same start serves all seeds, so that one is planned
+    recipe.write_text(PRETRAIN.replace('"audiobots"\nepochs = 1', '"audiobots"\nepochs = 2'))
+    changed = pipeline_recipe.steps(pipeline_recipe.load(config), config)
+    assert not {step.folder for step in changed} & {step.folder for step in students}
+
+
+def test_a_pretrained_start_is_the_parent_of_what_it_began(npy_data, tmp_path):
+    other = write_npy_pair(tmp_path / "other", count=60, seed=5)
+    recipe = tmp_path / "start.toml"
+    recipe.write_text(
+        'stages = ["pretrain", "distill"]\n[pretrain]\nstudent = "audiobot50"\n'
+        f'data = "{other}"\nepochs = 1\n'
+        '[distill]\nstudent = "audiobot50"\nwithout_teacher = true\nepochs = 1\n'
+    )
+    options = (recipe, "--data", npy_data, "--runs", tmp_path / "runs", "--seeds", "0,1")
+    assert piped(*options, "--jobs", 2) == 0
+    (start,) = (tmp_path / "runs" / "start").glob("pretrain-s0-*")
+    students = sorted((tmp_path / "runs" / "start").glob("distill-s*-*"))
+    assert len(students) == 2
+    assert runs.open_run(start).manifest["data"]["name"] == "other"
+    for student in students:
+        manifest = runs.open_run(student).manifest
+        assert manifest["parent"]["folder"] == str(start)
+        assert manifest["data"]["name"] == npy_data.name
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        ('data = "scenes:300"\n', "", "[pretrain] data"),
+        ("data_seed = 1", "data_seed = 0", "scenes:300 shares clips with scenes:60"),
+        ('"teach", "distill"]', "]", "'pretrain' gives teachers and students a start"),
+        ('"audiobot500"]', '"audiobot5"]', "audiobot5"),
+    ],
+)
+def test_faults_of_a_pretrain_stage_are_said(old, new, words, tmp_path, capsys):
+    recipe = tmp_path / "start.toml"
+    recipe.write_text(PRETRAIN.replace(old, new))
+    assert piped(recipe, "--runs", tmp_path / "runs") == 2
+    error = capsys.readouterr().err
+    assert words in error and error.count("\n") == 1
+    assert not (tmp_path / "runs").exists()
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
@@ -282,10 +363,14 @@ def test_shipped_recipes_are_sound(name, tmp_path):
     options = PipelineConfig(recipe=name, data="scenes:100", runs=tmp_path)
     recipe = pipeline_recipe.load(options)
     planned = pipeline_recipe.steps(recipe, options)
-    several = [("teach", "teacher"), ("export", "format")]
-    lists = [recipe.tables.get(stage, {}).get(option) for stage, option in several]
-    more = sum(len(values) - 1 for values in lists if isinstance(values, list))
-    assert len(planned) == len(recipe.folds) * (len(recipe.stages) - 1 + more) + 1
+    several = {"pretrain": "student", "teach": "teacher", "export": "format"}
+    starts = [step for step in planned if step.stage == "pretrain"]
+    expected = 0
+    for stage in recipe.stages[:-1]:
+        listed = recipe.tables.get(stage, {}).get(several.get(stage, ""))
+        each = len(listed) if isinstance(listed, list) else 1
+        expected += each * (1 if stage == "pretrain" else len(recipe.folds) * len(recipe.seeds))
+    assert len(planned) == expected + 1 and len(starts) <= 2
     assert len({step.folder for step in planned}) == len(planned)
     assert planned[-1].stage == "report"
 
