@@ -166,8 +166,19 @@ def _made(member: Member) -> str:
     epochs = recipe.get("epochs") if isinstance(recipe, dict) else None
     text += f", {epochs} epochs" if epochs else ""
     if stage in ("train", "distill") and start.get("folder"):
-        text += f", started from {_SEED_AND_KEY.sub('', Path(str(start['folder'])).name)}"
+        text += f", started from {_start(member, Path(str(start['folder'])))}"
     return text
+
+
+def _start(member: Member, folder: Path) -> str:
+    """The run whose weights were the start: what sound it had heard where that was other sound,
+    else its name without seed and key."""
+    try:
+        heard = runs.read_json(folder / runs.MANIFEST)["data"]["name"]
+    except (InputError, KeyError, TypeError):
+        heard = None
+    own = member.manifest.get("data", {}).get("name")
+    return str(heard) if heard and heard != own else _SEED_AND_KEY.sub("", folder.name)
 
 
 def _accuracy(group: Sequence[Member]) -> Interval:

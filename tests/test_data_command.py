@@ -41,6 +41,19 @@ def test_class_folders_as_text(tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert f"next: python -m compress.distill --student dsc500 --data {root}" in text
 
 
+def test_pauses_in_clips_are_named_with_what_leaves_them_out(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = sounds.class_folders(tmp_path / "set")
+    wave = np.concatenate([sounds.tone(300, 1.0), np.zeros(48_000, dtype=np.float32)])
+    sounds.write(root / "low" / "bark.wav", wave)
+    _, text, _ = show(capsys, str(root))
+    assert "silent        0 clips, 3 windows; --drop-quiet 20 leaves out what lies between" in text
+    _, text, _ = show(capsys, str(root), "--drop-quiet", "20")
+    assert "silent        0 clips, 0 windows\n" in text and "left out, much quieter" in text
+    assert "--drop-quiet 20" in text.splitlines()[-1]
+
+
 def test_json_says_the_same(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     root = sounds.esc50_layout(tmp_path / "esc")
     code, text, _ = show(capsys, str(root), "--json", "--fold", "2")

@@ -194,6 +194,14 @@ def test_where_weights_came_from_is_told(several: Path) -> None:
     assert reported(several, "--results") == 0
     made = [row["made"] for row in json.loads((several / "report" / "results.json").read_text())]
     assert "trained, 24 epochs, started from dsc50-trained-sounds" in made
+    elsewhere = several / "start"
+    elsewhere.mkdir()
+    runs.write_json(elsewhere / runs.MANIFEST, {"data": {"name": "scenes:90 by source"}})
+    for seed in range(3):
+        change(several / f"train{seed}", parent={"folder": str(elsewhere)})
+    assert reported(several, "--results") == 0
+    text = (several / "report" / "results.md").read_text()
+    assert "trained, 24 epochs, started from scenes:90 by source" in text
     assert "pruned from dsc500 under resnet10t, 24 epochs" in made
 
 

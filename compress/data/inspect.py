@@ -101,6 +101,8 @@ def inspect(config: DataConfig) -> dict[str, Any]:
         "classes": _classes(data, first, silent_clips),
         "silent_clips": int(silent_clips.sum()),
         "silent_windows": int(values.silent.sum()),
+        "silent_windows_of_others": int(silent_per_clip[~silent_clips].sum()),
+        "drop_quiet_db": data.drop_quiet_db,
         "values_db": {
             "lowest": values.lowest_db,
             "mean": values.mean_db,
@@ -195,6 +197,13 @@ def _classes(
     ]
 
 
+def _remedy(found: dict[str, Any]) -> str:
+    """What to do about windows of silence in clips that sound elsewhere."""
+    if found["drop_quiet_db"] is not None or not found["silent_windows_of_others"]:
+        return ""
+    return "; --drop-quiet 20 leaves out what lies between the sounds"
+
+
 def _next(config: DataConfig, division: dict[str, Any]) -> str:
     if "error" in division:
         return "add recordings of the classes named above, then run this again"
@@ -241,7 +250,7 @@ def lines_of(found: dict[str, Any]) -> list[str]:
         f"mean {values['mean']:.1f}; {values['share_at_lowest']:.1%} at the lowest",
         f"  rounding      at most {values['rounding_error']:.4f} dB (16-bit fixed point)",
         f"  silent        {counted(found['silent_clips'], 'clip')}, "
-        f"{counted(found['silent_windows'], 'window')}",
+        f"{counted(found['silent_windows'], 'window')}{_remedy(found)}",
         "",
     ]
     width = max(5, *(len(row["name"]) for row in found["classes"]))
