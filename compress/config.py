@@ -284,6 +284,7 @@ class RecipeDataOptions:
         "leave out windows so many dB quieter than the loudest of their clip (default: the "
         "recipe's)",
         least=0.0,
+        unit="dB",
     )
     strict: bool = option(False, "refuse a data set with unreadable files instead of skipping them")
     cache: Path | None = option(
@@ -322,6 +323,7 @@ class DataOptions(RecipeDataOptions):
         "leave out windows so many dB quieter than the loudest of their clip, pauses under its "
         "label, in training and in decisions (20 suits single sounds; default: keep all)",
         least=0.0,
+        unit="dB",
     )
 
 

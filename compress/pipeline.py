@@ -170,7 +170,7 @@ def _write_record(config: PipelineConfig, name: str, artefacts: Sequence[Step]) 
 
 
 def _help() -> str:
-    listed = "\n".join(f"  {name:<12} {sentence}" for name, sentence in _recipes())
+    listed = "\n".join(f"  {name:<15} {sentence}" for name, sentence in _recipes())
     stages = "\n".join(f"  {name:<9} {row.sentence}" for name, row in STAGES.items())
     return f"{__doc__}\nrecipes:\n{listed}\n\nstages:\n{stages}"
 
