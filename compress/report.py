@@ -404,7 +404,7 @@ def _data_set(manifest: dict[str, Any]) -> str:
     return (
         str(data.get("name", ""))
         + (f", 0 dB {reference}" if reference != "clip" else "")
-        + (f", quiet windows out ({within:g} dB)" if isinstance(within, int | float) else "")
+        + (f", pauses out ({within:g} dB)" if isinstance(within, int | float) else "")
     )
 
 

@@ -364,4 +364,11 @@ def test_runs_that_differ_in_what_0_db_means_are_told_apart(tmp_path):
         (folder / "manifest.json").write_text(json.dumps(manifest))
     entries, _ = report.gather(tmp_path, Budgets())
     assert {entry.record.data for entry in entries} == {"scenes:6000", "scenes:6000, 0 dB fixed"}
+    manifest["data"]["drop_quiet_db"] = 20.0
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    entries, _ = report.gather(tmp_path, Budgets())
+    assert "scenes:6000, 0 dB fixed, pauses out (20 dB)" in {e.data_set for e in entries}
+    manifest["data"].pop("drop_quiet_db")
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    entries, _ = report.gather(tmp_path, Budgets())
     assert {entry.data_set for entry in entries} == {"scenes:6000", "scenes:6000, 0 dB fixed"}
