@@ -16,6 +16,9 @@
     data = "scenes:105780"          other sound, of any classes
     classes = "sources"
 
+    [pretrain.tfnet500]             options of one of several networks (or formats) alone
+    precision = "bfloat16"
+
 :func:`load` checks the file as a whole, :func:`steps` gives the commands to run: each with its
 options and the folder that it writes. A folder's name carries a digest of everything before it, so
 that a changed recipe makes new runs and leaves the others alone.
@@ -394,9 +397,18 @@ def _steps_of(
         variants = table.pop(row.several)
         if not variants:
             raise InputError(f"[{stage}] {row.several}: the list is empty")
+    special = {name: table.pop(name) for name in list(table) if isinstance(table[name], Mapping)}
+    known = [teacher_and_seed(str(variant))[0] for variant in variants if variant is not None]
+    for name in special:
+        if name not in known:
+            raise InputError(
+                f"[{stage}.{name}]: is none of several {row.several or 'networks'} of this stage"
+                f"{nearest(name, known)}"
+            )
     found = []
     for variant in variants:
         own = table if variant is None else table | {row.several: variant}
+        own = own | special.get(teacher_and_seed(str(variant))[0], {})
         seed = common_seed
         if stage == "teach" and isinstance(own.get("teacher"), str):
             teacher, own_seed = teacher_and_seed(own["teacher"])
@@ -412,8 +424,8 @@ def _steps_of(
         if stage in ("teach", "distill"):
             network = str(values.get("teacher" if stage == "teach" else "student"))
             values |= {"weights": chain.starts[network]} if network in chain.starts else {}
-        known = {spec.name for spec in dataclasses.fields(row.options)}
-        values = {key: value for key, value in values.items() if key in known or key in own}
+        fields = {spec.name for spec in dataclasses.fields(row.options)}
+        values = {key: value for key, value in values.items() if key in fields or key in own}
         config: Any = build(row.options, values, source=f"[{stage}]")
         found.append(Step(stage, config, folder, seed, fold))
     return found

@@ -302,6 +302,21 @@ def test_teachers_and_students_start_from_the_pretrained_of_their_name(tmp_path)
     assert not {step.folder for step in changed} & {step.folder for step in students}
 
 
+def test_one_of_several_networks_may_have_options_of_its_own(tmp_path, capsys):
+    recipe = tmp_path / "start.toml"
+    special = "[pretrain.audiobot500]\nepochs = 7\n[teach.test_resnet]\nprecision = 'bfloat16'\n"
+    recipe.write_text(PRETRAIN + special)
+    config = PipelineConfig(recipe=str(recipe), runs=tmp_path / "runs")
+    small, large, audiobot, resnet, *_ = pipeline_recipe.steps(pipeline_recipe.load(config), config)
+    assert (small.config.epochs, large.config.epochs) == (1, 7)
+    assert (audiobot.config.precision, resnet.config.precision) == (None, "bfloat16")
+    for stage, name in (("pretrain", "audiobot5"), ("distill", "audiobot50")):
+        recipe.write_text(PRETRAIN + f"[{stage}.{name}]\nepochs = 7\n")
+        assert piped(recipe, "--runs", tmp_path / "runs") == 2
+        error = capsys.readouterr().err
+        assert f"[{stage}.{name}]: is none of several" in error and error.count("\n") == 1
+
+
 def test_a_pretrained_start_is_the_parent_of_what_it_began(npy_data, tmp_path):
     other = write_npy_pair(tmp_path / "other", count=60, seed=5)
     recipe = tmp_path / "start.toml"
