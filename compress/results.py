@@ -162,6 +162,7 @@ def _made(member: Member) -> str:
         text += f" under {names}" if names else ""
     else:
         text += f" from {names}" if names else ""
+    text += " with unlabelled sound" if member.settings.get("transfer") else ""
     recipe = member.settings.get("recipe")
     epochs = recipe.get("epochs") if isinstance(recipe, dict) else None
     text += f", {epochs} epochs" if epochs else ""

@@ -199,9 +199,13 @@ def test_where_weights_came_from_is_told(several: Path) -> None:
     runs.write_json(elsewhere / runs.MANIFEST, {"data": {"name": "scenes:90 by source"}})
     for seed in range(3):
         change(several / f"train{seed}", parent={"folder": str(elsewhere)})
+        settings = runs.read_json(several / f"distill{seed}" / runs.MANIFEST)["settings"]
+        change(several / f"distill{seed}", stage="distill", parent=None,
+               settings=settings | {"transfer": ["a hash"]})  # fmt: skip
     assert reported(several, "--results") == 0
     text = (several / "report" / "results.md").read_text()
     assert "trained, 24 epochs, started from scenes:90 by source" in text
+    assert "distilled from resnet10t with unlabelled sound, 24 epochs" in text
     assert "pruned from dsc500 under resnet10t, 24 epochs" in made
 
 
