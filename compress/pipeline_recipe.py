@@ -239,8 +239,18 @@ def _tables(
         else:
             if isinstance(stages, list) and name not in stages:
                 faults.append(f"[{name}] has options, but {name!r} is not in stages")
-            found[name] = {key.replace("-", "_"): value for key, value in table.items()}
+            found[name] = _options(table)
     return found
+
+
+def _options(table: Mapping[str, Any]) -> dict[str, Any]:
+    """Options by their names in Python; tables of one network keep theirs, as "audiobot50-dsc"."""
+    return {
+        (name if isinstance(value, dict) else name.replace("-", "_")): (
+            _options(value) if isinstance(value, dict) else value
+        )
+        for name, value in table.items()
+    }
 
 
 def _check_data(data: Mapping[str, Any], faults: list[str]) -> None:
@@ -274,12 +284,14 @@ def _command_faults(recipe: PipelineRecipe, options: PipelineConfig) -> list[str
     first = (recipe.seeds[0], recipe.folds[0])
     for stage in recipe.stages:
         table = recipe.tables.get(stage, {})
+        inner = itertools.chain(*(value for value in table.values() if isinstance(value, Mapping)))
         own = [
             key
             for key in table
             if (key in _SET_ALWAYS and key not in _other_sound(recipe, stage))
             or _is_ours(recipe, stage, key)
         ]
+        own += [key for key in inner if key in _SET_ALWAYS]
         if own:
             listed = ", ".join(own)
             faults.append(f"[{stage}] {listed}: the pipeline sets this itself")

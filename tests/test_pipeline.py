@@ -310,6 +310,13 @@ def test_one_of_several_networks_may_have_options_of_its_own(tmp_path, capsys):
     small, large, audiobot, resnet, *_ = pipeline_recipe.steps(pipeline_recipe.load(config), config)
     assert (small.config.epochs, large.config.epochs) == (1, 7)
     assert (audiobot.config.precision, resnet.config.precision) == (None, "bfloat16")
+    hyphen = PRETRAIN.replace('"audiobot500"]', '"audiobot50-dsc"]')
+    recipe.write_text(hyphen + "[pretrain.audiobot50-dsc]\nbatch-size = 32\n")
+    _, named, *_ = pipeline_recipe.steps(pipeline_recipe.load(config), config)
+    assert named.config.batch_size == ("32",)
+    recipe.write_text(PRETRAIN + "[pretrain.audiobot500]\nthreads = 1\n")
+    assert piped(recipe, "--runs", tmp_path / "runs") == 2
+    assert "[pretrain] threads: the pipeline sets this itself" in capsys.readouterr().err
     for stage, name in (("pretrain", "audiobot5"), ("distill", "audiobot50")):
         recipe.write_text(PRETRAIN + f"[{stage}.{name}]\nepochs = 7\n")
         assert piped(recipe, "--runs", tmp_path / "runs") == 2
