@@ -355,7 +355,8 @@ def test_a_teacher_starts_from_a_file_or_from_an_earlier_run(npy_data, tmp_path,
 def session_of(classes: int) -> Any:
     names = tuple("abcdefgh"[:classes])
     data = SimpleNamespace(class_names=names, mels=32, frames=96, content_hash="another",
-                           shares_scenes=lambda recorded: False)  # fmt: skip
+                           shares_scenes=lambda recorded: False,
+                           is_otherwise_heard=lambda recorded: False)  # fmt: skip
     return SimpleNamespace(data=data, seed=0)
 
 
