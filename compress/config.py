@@ -602,6 +602,13 @@ class ScoreConfig:
         "class names of the data set, or mapped to the report's five",
         choices=("own", "five"),
     )
+    drop_quiet: float | None = option(
+        None,
+        "leave out windows so many dB quieter than the loudest of their clip (default: as the runs "
+        "were trained)",
+        least=0.0,
+        unit="dB",
+    )
     strict: bool = option(
         False, "refuse a data set with unreadable files instead of skipping them"
     )

@@ -291,7 +291,7 @@ def _command_faults(recipe: PipelineRecipe, options: PipelineConfig) -> list[str
             if (key in _SET_ALWAYS and key not in _other_sound(recipe, stage))
             or _is_ours(recipe, stage, key)
         ]
-        own += [key for key in inner if key in _SET_ALWAYS]
+        own += [key for key in inner if key in (*_SET_ALWAYS, STAGES[stage].several)]
         if own:
             listed = ", ".join(own)
             faults.append(f"[{stage}] {listed}: the pipeline sets this itself")
@@ -401,27 +401,26 @@ def _steps_of(
 ) -> list[Step]:
     row = STAGES[stage]
     table = {**row.defaults, **recipe.tables.get(stage, {})}
-    if stage == "pretrain":  # one start for all seeds and folds
-        seed, fold = recipe.seeds[0], None
-    common_seed = table.pop("seed", seed)
+    if stage == "pretrain":
+        seed, fold = 0, None  # one start, whatever the seeds and folds
     variants: Sequence[Any] = [None]
     if row.several and isinstance(table.get(row.several), list):
         variants = table.pop(row.several)
         if not variants:
             raise InputError(f"[{stage}] {row.several}: the list is empty")
     special = {name: table.pop(name) for name in list(table) if isinstance(table[name], Mapping)}
-    known = [teacher_and_seed(str(variant))[0] for variant in variants if variant is not None]
+    listed = [teacher_and_seed(str(variant))[0] for variant in variants if variant is not None]
     for name in special:
-        if name not in known:
+        if name not in listed:
             raise InputError(
-                f"[{stage}.{name}]: is none of several {row.several or 'networks'} of this stage"
-                f"{nearest(name, known)}"
+                f"[{stage}.{name}]: is none of several that this stage lists{nearest(name, listed)}"
             )
     found = []
+    common_seed = seed
     for variant in variants:
         own = table if variant is None else table | {row.several: variant}
         own = own | special.get(teacher_and_seed(str(variant))[0], {})
-        seed = common_seed
+        seed = own.pop("seed", common_seed)
         if stage == "teach" and isinstance(own.get("teacher"), str):
             teacher, own_seed = teacher_and_seed(own["teacher"])
             own, seed = own | {"teacher": teacher}, seed if own_seed is None else own_seed

@@ -397,7 +397,8 @@ def _stage(manifest: dict[str, Any]) -> str:
 
 
 def _data_set(manifest: dict[str, Any]) -> str:
-    """The data set, and what 0 dB means in it where that is not each window's loudest bin."""
+    """The data set, what 0 dB means in it where that is not each window's loudest bin, and whether
+    quiet windows were left out."""
     data = manifest["data"]
     reference = _table(data, "frontend").get("reference", "clip")
     within = data.get("drop_quiet_db")

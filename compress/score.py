@@ -45,7 +45,7 @@ def run(config: ScoreConfig) -> int:
         record.file(runs.ONNX)
     data = _open(records, config)
     windows, notes = _windows(records, data, config.cache)
-    result = measure(records, data, windows) | {"notes": notes}
+    result = measure(records, data, windows) | {"notes": [*data.notes, *notes]}
     out = config.out or records[0].folder.parent / (
         f"score-{runs.slug(Path(data.name).name)}-{runs.digest(_identity(result))[:6]}"
     )
@@ -95,7 +95,7 @@ def _open(records: Sequence[Run], config: ScoreConfig) -> SpectrogramSet:
         strict=config.strict,
         cache=config.cache,
         workers=config.workers,
-        drop_quiet_db=recorded.get("drop_quiet_db"),
+        drop_quiet_db=_quiet(records) if config.drop_quiet is None else config.drop_quiet,
     )
     shape = [recorded.get("mels"), recorded.get("frames")]
     if [data.mels, data.frames] != shape:
@@ -111,6 +111,18 @@ def _open(records: Sequence[Run], config: ScoreConfig) -> SpectrogramSet:
             "--classes five"
         )
     return data
+
+
+def _quiet(records: Sequence[Run]) -> float | None:
+    """Which windows the runs left out as quiet; raises InputError where they disagree."""
+    first, *others = [record.manifest["data"].get("drop_quiet_db") for record in records]
+    for record, other in zip(records[1:], others, strict=True):
+        if other != first:
+            raise InputError(
+                f"{record.folder}: leaves out other quiet windows than {records[0].folder}; say "
+                "with --drop-quiet which, or score them one by one"
+            )
+    return first
 
 
 def _windows(

@@ -291,7 +291,8 @@ def test_teachers_and_students_start_from_the_pretrained_of_their_name(tmp_path)
     for start, name in ((small, "audiobot50"), (large, "audiobot500")):
         options = start.config
         assert (options.student, options.data, options.data_seed) == (name, "scenes:300", 1)
-        assert (options.classes, options.reference, start.seed) == ("sources", "fixed", 3)
+        # seeds given later find the same start
+        assert (options.classes, options.reference, start.seed) == ("sources", "fixed", 0)
     assert (audiobot.config.weights, resnet.config.weights) == (large.folder, None)
     assert [step.config.weights for step in students] == [small.folder] * 2
     assert [step.config.classes for step in students] == ["own"] * 2
@@ -314,9 +315,15 @@ def test_one_of_several_networks_may_have_options_of_its_own(tmp_path, capsys):
     recipe.write_text(hyphen + "[pretrain.audiobot50-dsc]\nbatch-size = 32\n")
     _, named, *_ = pipeline_recipe.steps(pipeline_recipe.load(config), config)
     assert named.config.batch_size == ("32",)
-    recipe.write_text(PRETRAIN + "[pretrain.audiobot500]\nthreads = 1\n")
-    assert piped(recipe, "--runs", tmp_path / "runs") == 2
-    assert "[pretrain] threads: the pipeline sets this itself" in capsys.readouterr().err
+    for key, value in (("threads", "1"), ("student", '"dsc50"'), ("data", '"scenes:400"')):
+        recipe.write_text(PRETRAIN + f"[pretrain.audiobot500]\n{key} = {value}\n")
+        assert piped(recipe, "--runs", tmp_path / "runs") == 2
+        assert f"[pretrain] {key}: the pipeline sets this itself" in capsys.readouterr().err
+    seeds = "[pretrain.audiobot500]\nseed = 5\n[teach.audiobot500]\nseed = 6\n"
+    recipe.write_text(PRETRAIN + seeds)
+    small, large, audiobot, resnet, *_ = pipeline_recipe.steps(pipeline_recipe.load(config), config)
+    assert [step.config.seed for step in (small, large)] == [0, 5]
+    assert [step.config.seed for step in (audiobot, resnet)] == [0, 0]  # NAME:SEED goes before
     for stage, name in (("pretrain", "audiobot5"), ("distill", "audiobot50")):
         recipe.write_text(PRETRAIN + f"[{stage}.{name}]\nepochs = 7\n")
         assert piped(recipe, "--runs", tmp_path / "runs") == 2

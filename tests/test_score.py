@@ -8,10 +8,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import sounds
 from conftest import band_spectrograms, write_npy_pair
 
-from compress import cli, evaluate, runs, score
-from compress.config import ScoreConfig
+from compress import cli, evaluate, runs, score, train
+from compress.config import ScoreConfig, TrainConfig
 from compress.data import open_data
 from compress.data.splits import Split
 from compress.frontend import FrontEnd
@@ -102,6 +103,38 @@ def test_runs_that_heard_different_clips_meet_on_those_that_neither_did(
     own = runs.open_run(finished_run).metrics()["splits"]["test"]
     assert [row["clips"] for row in rows] == [own["clips"]] * 2
     assert rows[0]["accuracy"] == own["accuracy"]
+
+
+def test_pauses_are_left_out_as_the_run_left_them_out_or_as_is_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = sounds.class_folders(tmp_path / "set", per_class=6, seconds=2.6)
+    wave = np.concatenate([sounds.tone(3000, 1.0), np.zeros(64_000, dtype=np.float32)])
+    elsewhere = sounds.class_folders(tmp_path / "elsewhere", per_class=2, seconds=2.6)
+    sounds.write(elsewhere / "high" / "burst.wav", wave)
+    usual = ["--student", "audiobot50", "--data", str(data), "--epochs", "1", "--workers", "1"]
+    for name, options in (("every", []), ("loud", ["--drop-quiet", "20"])):
+        given = [*usual, *options, "--out", str(tmp_path / name)]
+        assert cli.main(TrainConfig, train.run, "", given) == 0
+    whole = open_data(str(elsewhere), frontend=FrontEnd(), workers=1)
+    parts = open_data(str(elsewhere), frontend=FrontEnd(), workers=1, drop_quiet_db=20.0)
+    assert len(parts) < len(whole)
+    both = (tmp_path / "every", tmp_path / "loud")
+    capsys.readouterr()
+    for runs_given, options, wanted in (
+        (both[:1], (), whole),
+        (both[1:], (), parts),
+        (both[:1], ("--drop-quiet", 20), parts),
+        (both, ("--drop-quiet", 20), parts),
+    ):
+        out = tmp_path / "out"
+        assert scored(*runs_given, "--data", elsewhere, *options, "--out", out) == 0
+        assert json.loads((out / score.RESULT).read_text())["content_hash"] == wanted.content_hash
+        assert ("left out, much quieter" in capsys.readouterr().out) == (wanted is parts)
+    assert scored(*both, "--data", elsewhere, "--out", tmp_path / "no") == 2
+    error = capsys.readouterr().err
+    assert "leaves out other quiet windows than" in error and error.count("\n") == 1
+    assert not (tmp_path / "no").exists()
 
 
 def test_clips_that_a_teacher_heard_are_left_out(

@@ -43,7 +43,6 @@ _MAYBE_LONG_BYTES = 3 * 2**20  # an hour of the thinnest mp3; smaller files are 
 _HIGHEST_DB = 32767 / 256
 
 _SKIPPED, _PADDED, _QUIET = "skipped: ", "padded: ", "quiet: "
-_SMALLEST_POWER = 1e-20
 
 
 @dataclass(frozen=True)
@@ -228,31 +227,26 @@ def _windows(
     if seconds is not None:
         blocks = cut_or_pad(blocks, round(seconds * frontend.sample_rate_hz))
     pieces = stream_mel_power(pad_to_window(blocks, frontend), frontend)
-    codes, levels = [], []
+    codes, powers = [], []
     for _, power in stream_windows(pieces, frontend):
         decibels = power_to_db(power, frontend)  # (n, mels, frames)
         if decibels.max() > _HIGHEST_DB:
             raise AudioError(f"is louder than {_HIGHEST_DB:.0f} dB; samples must lie in -1..1")
         codes.append(encode_db(decibels))
-        levels.append(levels_db(power))
-    heard = loud_enough(np.concatenate(levels), drop_quiet_db)
+        powers.append(power.mean(axis=(1, 2)))
+    heard = loud_enough(np.concatenate(powers), drop_quiet_db)
     padded = seconds is None and sum(lengths) < frontend.clip_samples
     return np.concatenate(codes)[heard], padded, int((~heard).sum())
 
 
-def levels_db(power: np.ndarray) -> np.ndarray:
-    """Mean of the mel power of windows (n, mels, frames) in dB, (n,)."""
-    return 10.0 * np.log10(np.maximum(power.mean(axis=(1, 2)), _SMALLEST_POWER))
-
-
-def loud_enough(levels: np.ndarray, drop_quiet_db: float | None) -> np.ndarray:
+def loud_enough(powers: np.ndarray, drop_quiet_db: float | None) -> np.ndarray:
     """Which windows of a clip are kept, (n,) bool: those within ``drop_quiet_db`` of the loudest.
 
-    levels: (n,) dB. None keeps all; the loudest always stays.
+    powers: (n,) mean mel power of each. None keeps all; the loudest always stays.
     """
     if drop_quiet_db is None:
-        return np.ones(len(levels), dtype=bool)
-    return levels >= levels.max() - drop_quiet_db
+        return np.ones(len(powers), dtype=bool)
+    return powers >= powers.max() * 10 ** (-drop_quiet_db / 10)
 
 
 def _measured(blocks: Iterator[np.ndarray], lengths: list[int]) -> Iterator[np.ndarray]:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from compress.data.audio import cut_or_pad, pad_to_window, read_blocks, window_starts
-from compress.data.clips import Clip, levels_db, loud_enough, plan
+from compress.data.clips import Clip, loud_enough, plan
 from compress.data.open import LAYOUTS, find_layout
 from compress.data.sets import SpectrogramSet, encode_db, is_synthetic
 from compress.data.splits import Split
@@ -139,6 +139,6 @@ def _windows(
             power = mel_power(wave[None], frontend)[0]
             every = np.lib.stride_tricks.sliding_window_view(power, frontend.frames, axis=1)
             of_windows = every[:, starts // frontend.hop_samples].transpose(1, 0, 2)
-            starts = starts[loud_enough(levels_db(of_windows), drop_quiet_db)]
+            starts = starts[loud_enough(of_windows.mean(axis=(1, 2)), drop_quiet_db)]
         found += [wave[at : at + frontend.clip_samples] for at in starts.tolist()]
     return np.stack(found) if found else np.zeros((0, frontend.clip_samples), dtype=np.float32)
