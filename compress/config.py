@@ -307,6 +307,12 @@ class DataOptions(RecipeDataOptions):
         None, "official fold that is the test (ESC-50 layout); with --folds that of validation",
         least=1,
     )
+    validation_fold: int | None = option(
+        None,
+        "official fold that is validation, whole (default: 10 % of what is not the test): to "
+        "choose among methods by all clips of the other folds",
+        least=1,
+    )
     classes: str = option(
         "own",
         "class names of the data set, mapped to the report's five, or of synthetic scenes the "

@@ -100,9 +100,12 @@ def _split(config: ExploreConfig, data: SpectrogramSet) -> tuple[Split | None, l
     from compress.data import make_split
 
     try:
-        return make_split(data, config.data_seed, config.fold), list(data.notes)
+        split = make_split(
+            data, config.data_seed, config.fold, validation_fold=config.validation_fold
+        )
+        return split, list(data.notes)
     except InputError as error:
-        if config.fold is not None:
+        if config.fold is not None or config.validation_fold is not None:
             raise
         return None, [*data.notes, f"no split is possible: {error}"]
 

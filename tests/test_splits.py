@@ -189,6 +189,53 @@ def test_folds_that_do_not_exist_are_refused() -> None:
         make_split(drawn(1000, 200), 0, 2)
 
 
+@pytest.mark.parametrize(("fold", "judging"), [(1, 2), (2, 1), (5, 3)])
+def test_a_whole_official_fold_can_be_validation(fold: int, judging: int) -> None:
+    data = folded()
+    split = make_split(data, 0, fold, validation_fold=judging)
+    check(split, data)
+    assert np.array_equal(split.test, np.flatnonzero(data.folds == fold))
+    assert np.array_equal(split.validation, np.flatnonzero(data.folds == judging))
+    rest = ~np.isin(data.folds, (fold, judging))
+    assert np.array_equal(split.train, np.flatnonzero(rest))
+    assert f"fold {judging} is validation" in split.description
+    again = Split.from_json(json.loads(json.dumps(split.to_json())))
+    assert again.validation_fold == judging and again.digest() == split.digest()
+    other_way = make_split(data, 0, judging, validation_fold=fold)
+    assert np.array_equal(other_way.train, split.train)
+
+
+def test_recordings_that_reach_into_the_validation_fold_are_left_out() -> None:
+    data = folded()
+    recordings = data.recording_ids.copy()
+    recordings[data.clip_ids == 200] = recordings[data.clip_ids == 80][0]  # fold 3, of fold 2
+    data = set_of(data.labels, recordings, data.clip_ids, data.folds)
+    split = make_split(data, 0, 1, validation_fold=2)
+    check(split, data)
+    assert "1 clip left out for sharing a recording with the test or validation" in (
+        split.description
+    )
+    assert not np.isin(np.flatnonzero(data.clip_ids == 200), split.train).any()
+
+
+@pytest.mark.parametrize(
+    ("folds", "fold", "judging", "words"),
+    [
+        (5, 2, 2, "fold 2 is the test, which must not choose"),
+        (5, None, 1, "fold 1 is the test"),
+        (5, 1, 7, "there is no fold 7"),
+        (0, None, 1, "has no official folds, so --validation-fold 1"),
+        (2, 1, 2, "no clip is left to train beside test fold 1 and validation fold 2"),
+    ],
+)
+def test_validation_folds_that_cannot_be_are_refused(folds, fold, judging, words) -> None:
+    data = folded() if folds else drawn(1000, 200)
+    if folds == 2:
+        data = set_of(data.labels, data.recording_ids, data.clip_ids, 1 + data.folds % 2)
+    with pytest.raises(InputError, match=words):
+        make_split(data, 0, fold, validation_fold=judging)
+
+
 def test_json_round_trip() -> None:
     split = make_split(folded(), 0, 2)
     stored = json.loads(json.dumps(split.to_json()))

@@ -69,7 +69,9 @@ def inspect(config: DataConfig) -> dict[str, Any]:
     has_sound = any(known.sound for known in LAYOUTS if known.name == layout)
     durations = read_durations(Path(config.data)) if has_sound else None
     try:
-        split = make_split(data, config.data_seed, config.fold, config.folds)
+        split = make_split(
+            data, config.data_seed, config.fold, config.folds, config.validation_fold
+        )
         parts = {
             side: {"windows": len(indices), "clips": len(np.unique(data.clip_ids[indices]))}
             for side, indices in (

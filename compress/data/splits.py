@@ -35,6 +35,7 @@ class Split:
     description: str
     fold: int | None = None
     folds: int | None = None  # how many, where they were dealt here and are not official
+    validation_fold: int | None = None  # the official fold that is validation, where one is
 
     def digest(self) -> str:
         """Hexadecimal SHA-256 of the three sides."""
@@ -49,6 +50,7 @@ class Split:
             "description": self.description,
             "fold": self.fold,
             "folds": self.folds,
+            **({} if self.validation_fold is None else {"validation_fold": self.validation_fold}),
             "windows": {side: len(getattr(self, side)) for side in _SIDES},
             **{side: _to_ranges(getattr(self, side)) for side in _SIDES},
         }
@@ -62,6 +64,8 @@ class Split:
             description = str(value["description"])
             fold = None if value["fold"] is None else int(value["fold"])
             folds = None if value.get("folds") is None else int(value["folds"])
+            judging = value.get("validation_fold")
+            validation_fold = None if judging is None else int(judging)
         except (KeyError, TypeError, ValueError, OverflowError):
             raise InputError("split.json: damaged; run the command that made it again") from None
         together = np.concatenate(list(sides.values()))
@@ -69,7 +73,13 @@ class Split:
             np.unique(together)
         ) != len(together):
             raise InputError("split.json: its lists are incomplete or overlap; make the run again")
-        return cls(**sides, description=description, fold=fold, folds=folds)
+        return cls(
+            **sides,
+            description=description,
+            fold=fold,
+            folds=folds,
+            validation_fold=validation_fold,
+        )
 
 
 def _to_ranges(indices: np.ndarray) -> list[list[int]]:
@@ -91,7 +101,11 @@ def _from_ranges(ranges: list[list[int]]) -> np.ndarray:
 
 
 def make_split(
-    data: SpectrogramSet, seed: int, fold: int | None = None, folds: int | None = None
+    data: SpectrogramSet,
+    seed: int,
+    fold: int | None = None,
+    folds: int | None = None,
+    validation_fold: int | None = None,
 ) -> Split:
     """Choose the sides of ``data``.
 
@@ -99,11 +113,17 @@ def make_split(
     With ``folds`` the same clips are the test, the rest is dealt into so many folds, and ``fold``
     is the one for validation.
     With official folds: ``fold`` (fold 1 where none is given) is the test set and serves nothing
-    else; validation is 10 % of the rest. Raises InputError where a class has fewer recordings
-    than there are sides, or where ``fold`` does not exist.
+    else; validation is ``validation_fold``, or 10 % of the rest where that is None. Raises
+    InputError where a class has fewer recordings than there are sides, or where a fold does not
+    exist.
     """
     clips = _clips(data)
     if data.folds is None:
+        if validation_fold is not None:
+            raise InputError(
+                f"{data.name}: has no official folds, so --validation-fold {validation_fold} "
+                "cannot be chosen; leave it out"
+            )
         if folds is not None:
             return _dealt_fold(clips, data, seed, fold, folds)
         if fold is not None:
@@ -119,30 +139,66 @@ def make_split(
             f"{data.name}: has {len(known)} official folds; leave out --folds {folds}"
         )
     chosen = int(known[0]) if fold is None else fold
-    if chosen not in known:
-        listed = ", ".join(map(str, known))
-        raise InputError(f"{data.name}: there is no fold {chosen}; the official folds are {listed}")
+    for number in (chosen, validation_fold):
+        if number is not None and number not in known:
+            listed = ", ".join(map(str, known))
+            raise InputError(
+                f"{data.name}: there is no fold {number}; the official folds are {listed}"
+            )
+    if chosen == validation_fold:
+        raise InputError(
+            f"--validation-fold {validation_fold}: fold {chosen} is the test, which must not "
+            "choose anything; give another"
+        )
     in_test = data.folds == chosen
     if in_test.all():
         raise InputError(f"{data.name}: every clip is in fold {chosen}; nothing is left to train")
-    test_clips = np.zeros(len(clips.labels), dtype=bool)
-    test_clips[clips.of_window[in_test]] = True
-    # A recording with clips in the test fold must not be trained on.
-    shared = np.isin(clips.recordings, np.unique(clips.recordings[test_clips])) & ~test_clips
+    test_clips = _holding(clips, in_test)
+    shared = _sharing_a_recording(clips, test_clips)
     rest = ~test_clips & ~shared
     sides = np.full(len(clips.labels), -1)
     sides[test_clips] = _TEST
-    sides[rest] = _assign(clips.where(rest), data, seed, (_TRAIN, _VALIDATION))
     description = (
         f"official fold {chosen} is the test set"
         f"{' (the first; choose with --fold)' if fold is None else ''}, "
-        f"10 % of the rest by recording is validation, seed {seed}"
     )
+    if validation_fold is None:
+        sides[rest] = _assign(clips.where(rest), data, seed, (_TRAIN, _VALIDATION))
+        description += f"10 % of the rest by recording is validation, seed {seed}"
+    else:
+        judging = _holding(clips, data.folds == validation_fold) & rest
+        shared_with_it = _sharing_a_recording(clips, judging) & rest
+        sides[rest] = _TRAIN
+        sides[judging] = _VALIDATION
+        sides[shared_with_it] = -1
+        shared |= shared_with_it
+        description += f"fold {validation_fold} is validation"
+        for side, what in ((_TRAIN, "to train"), (_VALIDATION, "for validation")):
+            if not (sides == side).any():
+                raise InputError(
+                    f"{data.name}: no clip is left {what} beside test fold {chosen} and "
+                    f"validation fold {validation_fold}"
+                )
     if shared.any():
         description += (
             f"; {counted(int(shared.sum()), 'clip')} left out for sharing a recording with the test"
+            f"{'' if validation_fold is None else ' or validation'}"
         )
-    return _split_of(data, sides[clips.of_window], description, chosen)
+    return _split_of(
+        data, sides[clips.of_window], description, chosen, validation_fold=validation_fold
+    )
+
+
+def _holding(clips: _Clips, windows: np.ndarray) -> np.ndarray:
+    """Which clips hold some of these windows, (clips,) bool."""
+    found = np.zeros(len(clips.labels), dtype=bool)
+    found[clips.of_window[windows]] = True
+    return found
+
+
+def _sharing_a_recording(clips: _Clips, chosen: np.ndarray) -> np.ndarray:
+    """Which other clips are of the same recordings, and so must not be on another side."""
+    return np.isin(clips.recordings, np.unique(clips.recordings[chosen])) & ~chosen
 
 
 def _dealt_fold(
@@ -331,9 +387,10 @@ def _split_of(
     description: str,
     fold: int | None = None,
     folds: int | None = None,
+    validation_fold: int | None = None,
 ) -> Split:
     train, validation, test = (
         np.flatnonzero(side_of_window == side).astype(np.int64)
         for side in (_TRAIN, _VALIDATION, _TEST)
     )
-    return Split(train, validation, test, description, fold, folds)
+    return Split(train, validation, test, description, fold, folds, validation_fold)
