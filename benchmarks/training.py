@@ -1,6 +1,7 @@
 """Training speed: this workbench against a bare loop, and against loading as in the original.
 
     python benchmarks/training.py [--student audiobot500] [--batch 8 32 128] [--seconds 6]
+    python benchmarks/training.py --device cuda          # on a GPU, with one way more
 
 Five ways to train one student, taken in turn in one process on the same windows:
 
@@ -10,6 +11,8 @@ Five ways to train one student, taken in turn in one process on the same windows
     bare       a PyTorch loop over float tensors in memory, standardised before, not augmented
     original   a Dataset item by item, a DataLoader with one worker, augmentation batch by batch in
                numpy, as the AudioBots project did
+    launched   on a GPU: ours with every operation launched by itself, where "ours" replays a step
+               as one recorded graph (see compress.steps)
 
 Prints windows per second (median of the rounds), their ratios, what a distilled epoch costs in
 plain ones, and the share of the machine's matrix-product peak (measured in the same run) that our
@@ -33,6 +36,7 @@ from compress import fit, measure, recipe, registry
 from compress.data.sets import SpectrogramSet, encode_db
 from compress.losses.distillation import SoftTargets
 from compress.material import Batch, Material, measure_normalisation
+from compress.steps import GraphedSteps, PlainSteps, rates_on_device
 from compress.tasks import DistillTask, LabelTask
 
 CLASSES = 5
@@ -60,21 +64,33 @@ def made_up_set(folder: Path, count: int) -> SpectrogramSet:
 
 
 def ours(
-    data: SpectrogramSet, student: str, bfloat16: bool = False, distilled: bool = False
+    data: SpectrogramSet,
+    student: str,
+    device: torch.device,
+    bfloat16: bool = False,
+    distilled: bool = False,
+    graphs: bool = True,
 ) -> Callable[[int, int, float], float]:
     from lightning_fabric import Fabric
 
     rules = recipe.load("audiobots")
     windows = np.arange(len(data))
     normalisation = measure_normalisation(data, windows)
-    material = Material([(data, windows)], CLASSES, normalisation, rules.augmentation, seed=0)
-    fabric = Fabric(accelerator="cpu", devices=1)
+    material = Material(
+        [(data, windows)], CLASSES, normalisation, rules.augmentation, seed=0, device=device
+    )
+    fabric = Fabric(accelerator=device.type, devices=1)
     model = registry.build_student(student).to(memory_format=torch.channels_last)
     model, optimiser = fabric.setup(model, fit.make_optimiser(model, rules))
     task: fit.Task = LabelTask(rules, material.class_counts)
     if distilled:
         logits = torch.randn(VIEWS, len(data), CLASSES)
         task = DistillTask(rules, SoftTargets(2.0), 0.1, 0.9, logits, material.class_counts)
+    steps = PlainSteps(model, optimiser, task, fabric, bfloat16)
+    graphed = None
+    if device.type == "cuda":
+        rates_on_device(optimiser, device)
+        graphed = GraphedSteps(steps) if graphs else None
 
     def run(batch: int, round_: int, seconds: float) -> float:
         until = time.perf_counter() + seconds
@@ -89,18 +105,23 @@ def ours(
                     return
 
         start = time.perf_counter()
-        fit.train_epoch(model, optimiser, task, some(), None, fabric, bfloat16)
+        while time.perf_counter() < until:
+            fit.train_epoch(steps, some(), graphed=graphed)
         return seen / (time.perf_counter() - start)
 
     return run
 
 
-def bfloat16(data: SpectrogramSet, student: str) -> Callable[[int, int, float], float]:
-    return ours(data, student, bfloat16=True)
+def bfloat16(data: SpectrogramSet, student: str, device: torch.device):
+    return ours(data, student, device, bfloat16=True)
 
 
-def distilled(data: SpectrogramSet, student: str) -> Callable[[int, int, float], float]:
-    return ours(data, student, distilled=True)
+def distilled(data: SpectrogramSet, student: str, device: torch.device):
+    return ours(data, student, device, distilled=True)
+
+
+def launched(data: SpectrogramSet, student: str, device: torch.device):
+    return ours(data, student, device, graphs=False)
 
 
 def step(model: nn.Module, optimiser: torch.optim.Optimizer, x: torch.Tensor, y: torch.Tensor):
@@ -110,23 +131,27 @@ def step(model: nn.Module, optimiser: torch.optim.Optimizer, x: torch.Tensor, y:
     optimiser.step()
 
 
-def bare(data: SpectrogramSet, student: str) -> Callable[[int, int, float], float]:
+def bare(
+    data: SpectrogramSet, student: str, device: torch.device
+) -> Callable[[int, int, float], float]:
     x = torch.from_numpy(data.decibels(np.arange(len(data))))[:, None]
     x = (x - x.mean((0, 1, 3), keepdim=True)) / x.std((0, 1, 3), keepdim=True)
-    y = torch.from_numpy(data.labels)
-    model = registry.build_student(student).train()
+    x, y = x.to(device), torch.from_numpy(data.labels).to(device)
+    model = registry.build_student(student).train().to(device)
     optimiser = torch.optim.Adam(model.parameters(), lr=6.5e-4)
 
     def run(batch: int, round_: int, seconds: float) -> float:
-        order = torch.randperm(len(x))
         start = time.perf_counter()
         seen = 0
-        for at in range(0, len(order), batch):
-            rows = order[at : at + batch]
-            step(model, optimiser, x[rows], y[rows])
-            seen += len(rows)
-            if time.perf_counter() - start > seconds:
-                break
+        while time.perf_counter() - start < seconds:
+            order = torch.randperm(len(x), device=device)
+            for at in range(0, len(order), batch):
+                rows = order[at : at + batch]
+                step(model, optimiser, x[rows], y[rows])
+                seen += len(rows)
+                if time.perf_counter() - start > seconds:
+                    break
+            wait(device)
         return seen / (time.perf_counter() - start)
 
     return run
@@ -164,9 +189,11 @@ def augment_batch(x: torch.Tensor, random: np.random.Generator) -> torch.Tensor:
     return torch.from_numpy(np.ascontiguousarray(values, dtype=np.float32))[:, None]
 
 
-def original(data: SpectrogramSet, student: str) -> Callable[[int, int, float], float]:
+def original(
+    data: SpectrogramSet, student: str, device: torch.device
+) -> Callable[[int, int, float], float]:
     items = ItemByItem(data)
-    model = registry.build_student(student).train()
+    model = registry.build_student(student).train().to(device)
     optimiser = torch.optim.Adam(model.parameters(), lr=6.5e-4)
     random = np.random.default_rng(0)
 
@@ -178,27 +205,36 @@ def original(data: SpectrogramSet, student: str) -> Callable[[int, int, float], 
         seen = 0
         while time.perf_counter() - start < seconds:
             x, y = first
-            step(model, optimiser, augment_batch(x, random), y)
+            step(model, optimiser, augment_batch(x, random).to(device), y.to(device))
             seen += len(y)
             try:
                 first = next(batches)
             except StopIteration:
                 batches = iter(loader)
                 first = next(batches)
+        wait(device)
         return seen / (time.perf_counter() - start)
 
     return run
 
 
-def peak_flops(seconds: float = 2.0) -> float:
+def wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def peak_flops(device: torch.device, seconds: float = 2.0) -> float:
     """Operations per second of a large float32 matrix product, the best of several."""
-    a, b = torch.randn(2, 1536, 1536).unbind(0)
+    size = 1536 if device.type == "cpu" else 8192
+    a, b = torch.randn(2, size, size, device=device).unbind(0)
     best = 0.0
     until = time.perf_counter() + seconds
     while time.perf_counter() < until:
+        wait(device)
         start = time.perf_counter()
         a @ b
-        best = max(best, 2 * 1536**3 / (time.perf_counter() - start))
+        wait(device)
+        best = max(best, 2 * size**3 / (time.perf_counter() - start))
     return best
 
 
@@ -210,29 +246,36 @@ def main() -> None:
     parser.add_argument("--batch", type=int, nargs="+", default=[8, 32, 128])
     parser.add_argument("--seconds", type=float, default=4.0, help="per way, batch and round")
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--warm-up", type=float, default=1.0, help="seconds before the first round")
     parser.add_argument("--threads", type=int, default=0)
+    parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
     options = parser.parse_args()
     if options.threads:
         torch.set_num_threads(options.threads)
     with tempfile.TemporaryDirectory() as folder:
+        device = torch.device(options.device)
         data = made_up_set(Path(folder), 12_000)
-        ways = {
-            way.__name__: way(data, options.student)
-            for way in (ours, bfloat16, distilled, bare, original)
-        }
+        chosen = [ours, bfloat16, distilled, bare, original]
+        if device.type == "cuda":
+            chosen.append(launched)
+        ways = {way.__name__: way(data, options.student, device) for way in chosen}
         macs = measure.count_macs(registry.build_student(options.student), 32, 96)
-        print(f"{options.student}, {torch.get_num_threads()} threads, torch {torch.__version__}")
+        where = f"{torch.get_num_threads()} threads"
+        if device.type == "cuda":
+            where = torch.cuda.get_device_name(device)
+        print(f"{options.student}, {where}, torch {torch.__version__}")
         print("batch     ours  bfloat16  distilled     bare  original  ours/bare  ", end="")
-        print("ours/original  bfloat16/original  distilled epoch  share of peak")
+        print("ours/original  bfloat16/original  distilled epoch  share of peak", end="")
+        print("  launched  ours/launched" if "launched" in ways else "")
         for batch in options.batch:
             speeds: dict[str, list[float]] = {name: [] for name in ways}
             for way in ways.values():
-                way(batch, 0, 0.5)
+                way(batch, 0, options.warm_up)
             peaks = []
             for round_ in range(options.rounds):
                 for name, way in ways.items():
                     speeds[name].append(way(batch, round_, options.seconds))
-                peaks.append(peak_flops(0.5))
+                peaks.append(peak_flops(device, 0.5))
             middle = {name: statistics.median(found) for name, found in speeds.items()}
             ratios = {
                 (a, b): statistics.median(x / y for x, y in zip(speeds[a], speeds[b], strict=True))
@@ -250,6 +293,11 @@ def main() -> None:
                 f"{ratios['ours', 'bare']:10.2f} {ratios['ours', 'original']:14.2f} "
                 f"{ratios['bfloat16', 'original']:18.2f} {ratios['ours', 'distilled']:16.2f} "
                 f"{share:14.2f}"
+                + (
+                    f" {middle['launched']:9.0f} {middle['ours'] / middle['launched']:14.2f}"
+                    if "launched" in ways
+                    else ""
+                )
             )
 
 

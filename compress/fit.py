@@ -29,6 +29,7 @@ from compress.material import Batch, Material, Normalisation, plain_batches
 from compress.memory_format import in_memory_format
 from compress.recipe import Recipe
 from compress.runs import atomic_path
+from compress.steps import GraphedSteps, PlainSteps, Steps, follow, rates_on_device, set_rate
 
 _SECONDS_BETWEEN_CHECKPOINTS = 15.0
 
@@ -62,16 +63,21 @@ def train_network(
     fabric: Any,
     label: str,
     after_epoch: AfterEpoch = lambda row: None,
+    graphs: bool = True,
 ) -> Progress:
     """Train ``model`` in place and leave in it the weights that the recipe keeps.
 
     Those are of the epoch with the lowest validation loss or of the last one, and where the recipe
-    averages weights, their mean. Continues from ``checkpoint`` where that exists. Raises InputError
-    where the loss is not finite.
+    averages weights, their mean. Continues from ``checkpoint`` where that exists. graphs: on a CUDA
+    device record the steps (see compress.steps), for a network that computes nothing in Python
+    that changes from step to step. Raises InputError where the loss is not finite.
     """
     model = in_memory_format(model, torch.channels_last)
     optimiser = make_optimiser(model, recipe)
     wrapped, optimiser = fabric.setup(model, optimiser)
+    on_cuda = fabric.device.type == "cuda"
+    if on_cuda:
+        rates_on_device(optimiser, fabric.device)
     plateau = torch.optim.lr_scheduler.ReduceLROnPlateau(
         optimiser, factor=recipe.plateau_factor, patience=recipe.plateau_patience
     )
@@ -86,15 +92,20 @@ def train_network(
     saved = time.monotonic()
     ranks, rank = fabric.world_size, fabric.global_rank
     bfloat16 = uses_bfloat16(recipe.precision, fabric.device)
+
+    def keep_mean() -> None:
+        if average is None:
+            return
+        if on_cuda:
+            follow(average, model, recipe.weight_average)
+        else:
+            average.update_parameters(model)
+
+    steps_of = PlainSteps(wrapped, optimiser, task, fabric, bfloat16, keep_mean)
+    graphed = GraphedSteps(steps_of, average) if on_cuda and graphs and ranks == 1 else None
     sizes = [recipe.batch_size_at(epoch) for epoch in range(recipe.epochs)]
     total = sum(material.steps(size, ranks) for size in sizes)
     with cli.progress(total, label, "step") as bar:
-
-        def after_step() -> None:
-            if average:
-                average.update_parameters(model)
-            bar.update()
-
         bar.update(sum(material.steps(size, ranks) for size in sizes[: progress.epoch]))
         while progress.epoch < recipe.epochs and not _stalled(progress, recipe):
             epoch = progress.epoch
@@ -109,15 +120,13 @@ def train_network(
                 if recipe.schedule == "cosine"
                 else None
             )
-            means = train_epoch(
-                wrapped, optimiser, task, batches, rates, fabric, bfloat16, after_step
-            )
+            means = train_epoch(steps_of, batches, rates, bar.update, graphed)
             if not math.isfinite(means["loss"]):
                 raise InputError(
                     f"{label}: the training loss is {means['loss']} in epoch {epoch + 1}; "
                     "use a lower --learning-rate"
                 )
-            rate = optimiser.param_groups[0]["lr"]
+            rate = float(optimiser.param_groups[0]["lr"])
             measured = evaluate_network(judged, *validation)
             if recipe.schedule == "plateau":
                 plateau.step(measured["loss"])
@@ -171,40 +180,49 @@ def weight_average(model: nn.Module, decay: float) -> AveragedModel | None:
         else:  # the number of batches that a batch norm has seen
             torch._foreach_copy_(list(mean), list(now))
 
-    return AveragedModel(model, multi_avg_fn=mix, use_buffers=True)
+    device = next(model.parameters()).device  # where its count of steps shall lie too
+    return AveragedModel(model, device=device, multi_avg_fn=mix, use_buffers=True)
 
 
 def train_epoch(
-    model: nn.Module,
-    optimiser: Any,
-    task: Task,
+    steps: PlainSteps,
     batches: Iterable[Batch],
-    rates: Sequence[float] | None,
-    fabric: Any,
-    bfloat16: bool = False,
+    rates: Sequence[float] | None = None,
     after_step: Callable[[], Any] = lambda: None,
+    graphed: GraphedSteps | None = None,
 ) -> dict[str, float]:
     """One pass over ``batches``; returns the mean of each term over all windows and processes.
 
-    rates: the learning rate of each step, or None to keep the optimiser's.
+    rates: the learning rate of each step, or None to keep the optimiser's. graphed: ``steps`` as
+    graphs of a CUDA device.
     """
-    model.train()
+    steps.model.train()
+    if graphed is None:
+        return _means(steps, steps, batches, rates, after_step)
+    graphed.stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(graphed.stream):
+        means = _means(graphed, steps, batches, rates, after_step)
+    torch.cuda.current_stream().wait_stream(graphed.stream)
+    return means
+
+
+def _means(
+    train_on: Steps,
+    steps: PlainSteps,
+    batches: Iterable[Batch],
+    rates: Sequence[float] | None,
+    after_step: Callable[[], Any],
+) -> dict[str, float]:
     sums: dict[str, torch.Tensor] = {}
     count = 0
     for step, batch in enumerate(batches):
         if rates is not None:
-            _set_rate(optimiser, rates[step])
-        optimiser.zero_grad(set_to_none=True)
-        with torch.autocast(batch.x.device.type, torch.bfloat16, enabled=bfloat16):
-            logits = model(batch.x)
-        terms = task(logits.float(), batch)
-        fabric.backward(terms["loss"])
-        optimiser.step()
-        for name, value in terms.items():
-            sums[name] = sums.get(name, 0.0) + value.detach() * len(batch.x)
+            set_rate(steps.optimiser, rates[step])
+        for name, value in train_on(batch).items():
+            sums[name] = sums.get(name, 0.0) + value * len(batch.x)
         count += len(batch.x)
         after_step()
-    return {name: float(fabric.all_reduce(value / count)) for name, value in sums.items()}
+    return {name: float(steps.fabric.all_reduce(value / count)) for name, value in sums.items()}
 
 
 def uses_bfloat16(precision: str, device: torch.device) -> bool:
@@ -271,11 +289,6 @@ def _stalled(progress: Progress, recipe: Recipe) -> bool:
     return progress.epoch - 1 - progress.best_epoch >= recipe.patience
 
 
-def _set_rate(optimiser: Any, rate: float) -> None:
-    for group in optimiser.param_groups:
-        group["lr"] = rate
-
-
 def _weights(model: nn.Module) -> dict[str, torch.Tensor]:
     return {name: value.detach().cpu().clone() for name, value in model.state_dict().items()}
 
@@ -318,6 +331,8 @@ def _restore(
         if average:
             average.load_state_dict(state["average"])
         optimiser.load_state_dict(state["optimiser"])
+        if device.type == "cuda":
+            rates_on_device(optimiser, device)
         plateau.load_state_dict(state["plateau"])
         return progress, dict(state["best"])
     except Exception as error:

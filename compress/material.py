@@ -28,6 +28,7 @@ from compress.frontend import FLOOR_DB
 from compress.recipe import Augmentation
 
 CHUNK = 1024
+_DEVICE_CHUNK = 8192
 KNEE_DB = FLOOR_DB + 1.0
 """Lower values are silence: a spectrogram's floor, and what rounding or noise makes of it."""
 SILENCE_DEVIATIONS = -3.0
@@ -307,7 +308,7 @@ class Material:
         """
         order = self.order(seed, epoch)
         share = max(1, batch_size // ranks)
-        per_chunk = max(1, CHUNK // share)
+        per_chunk = max(1, (CHUNK if self.device.type == "cpu" else _DEVICE_CHUNK) // share)
         step = share * ranks
         starts = self._starts(step, ranks)
         for first in range(0, len(starts), per_chunk):
@@ -316,12 +317,12 @@ class Material:
                 whole = order[start : start + step]
                 size = len(whole) // ranks
                 pieces.append(whole[rank * size : (rank + 1) * size])
-            positions = torch.cat(pieces)
+            positions = torch.cat(pieces).to(self.device)
             x, targets = self.view(positions, view)
             at = 0
             for piece in pieces:
                 end = at + len(piece)
-                yield Batch(x[at:end], targets[at:end], piece, view)
+                yield Batch(x[at:end], targets[at:end], positions[at:end], view)
                 at = end
 
     def steps(self, batch_size: int, ranks: int = 1) -> int:

@@ -125,7 +125,10 @@ def data_name(data: SpectrogramSet, split: Split) -> str:
 def read_data(options: DataOptions) -> tuple[SpectrogramSet, Split]:
     """The data set and its split; raises InputError for everything that is wrong with either."""
     data = open_chosen(options)
-    return data, make_split(data, options.data_seed, options.fold, options.folds)
+    split = make_split(
+        data, options.data_seed, options.fold, options.folds, options.validation_fold
+    )
+    return data, split
 
 
 def open_session(
@@ -178,6 +181,8 @@ def start_processes(options: ContinuingOptions) -> Any:
     sharing = options.devices if on_cpu else 1
     torch.set_num_threads(options.threads or max(1, usable_cores() // sharing))
     torch.backends.cudnn.deterministic = True
+    if not on_cpu:  # products as convolutions there: 32 bits by way of the tensor cores' 19
+        torch.set_float32_matmul_precision("high")
     fabric = Fabric(
         accelerator=options.device,
         devices=options.devices,
@@ -323,6 +328,7 @@ def build_material(
 
 def _settings(session: Session, training: Training) -> dict[str, Any]:
     normalise = session.normalisation.kind
+    judging = session.split.validation_fold
     return {
         "stage": training.stage,
         "model": training.name,
@@ -330,6 +336,7 @@ def _settings(session: Session, training: Training) -> dict[str, Any]:
         "arguments": registry.arguments_of(training.model),
         "data": session.data.content_hash,
         "split": session.split.digest(),
+        **({} if judging is None else {"validation_fold": judging}),
         "seed": session.seed,
         "processes": session.fabric.world_size,
         "recipe": training.recipe.to_settings(),

@@ -47,9 +47,24 @@ class DistillTask:
         self.label_loss_weight = label_loss_weight
         self.distill_loss_weight = distill_loss_weight
         self.teacher_logits = teacher_logits
+        self._view = -1
+        self._of_view = torch.empty(0)
+
+    def prepare(self, view: int, device: torch.device) -> None:
+        """Have the logits of a view on the device, always at the same place of its memory."""
+        if view == self._view:
+            return
+        if device.type == "cpu":
+            self._of_view = self.teacher_logits[view]
+        elif len(self._of_view):
+            self._of_view.copy_(self.teacher_logits[view])
+        else:
+            self._of_view = self.teacher_logits[view].to(device)
+        self._view = view
 
     def __call__(self, logits: torch.Tensor, batch: Batch) -> dict[str, torch.Tensor]:
-        teacher = self.teacher_logits[batch.view, batch.positions].to(logits.device)
+        self.prepare(batch.view, logits.device)
+        teacher = self._of_view[batch.positions]
         label_loss = self.label_task(logits, batch)["loss"]
         distill_loss = self.distill_loss(logits, teacher)
         loss = self.label_loss_weight * label_loss + self.distill_loss_weight * distill_loss

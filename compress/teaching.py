@@ -24,6 +24,7 @@ from compress.session import Session, Training, check_heard_no_test, train_run
 from compress.tasks import LabelTask
 
 _BATCH = 128
+_DEVICE_BATCH = 4096
 TRANSFER_SEED = 1_000_000
 """Added to --data-seed it is the seed of synthetic transfer scenes: of no data set, by its size."""
 
@@ -234,11 +235,12 @@ def _store(
             return
         predict = _in_our_units(*checkpoint.load(teacher), session)
         device = session.fabric.device.type
+        size = _BATCH if device == "cpu" else _DEVICE_BATCH
         with cli.progress(len(todo) * len(material), f"logits of {teacher.name}", "window") as bar:
             for view in todo:
                 logits = []
-                for start in range(0, len(material), _BATCH):
-                    end = min(start + _BATCH, len(material))
+                for start in range(0, len(material), size):
+                    end = min(start + size, len(material))
                     x, _ = material.view(torch.arange(start, end), view)
                     with torch.autocast(device, torch.bfloat16, enabled=bfloat16):
                         logits.append(predict(x).float().cpu().numpy())

@@ -101,6 +101,7 @@ def _fine_tune(
             session.fabric,
             f"fine-tune {name}",
             logs.both(session.after_epoch),
+            graphs=False,  # ranges are followed step by step in Python
         )
     fit.write_curves(folder / runs.CURVES, progress.history)
     network = network.cpu().eval()

@@ -20,6 +20,7 @@ class CrossEntropy(nn.Module):
         self.weights = weights
 
     def forward(self, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        self.weights = _on(self.weights, logits.device)
         return mean(targets * F.log_softmax(logits, dim=1), targets, self.weights)
 
 
@@ -35,6 +36,7 @@ class Focal(nn.Module):
         self.weights = weights
 
     def forward(self, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        self.weights = _on(self.weights, logits.device)
         log_p = F.log_softmax(logits, dim=1)
         terms = targets * (1 - log_p.exp()) ** self.gamma * log_p
         return mean(terms, targets, self.weights)
@@ -46,9 +48,12 @@ def mean(
     """-sum of (B, classes) terms over the labelled windows, or over their weights."""
     if weights is None:
         return -terms.sum(1).sum() / labelled(targets)
-    weights = weights.to(terms.device)
     total = (targets * weights).sum()
     return -(terms * weights).sum() / total.clamp(min=torch.finfo(total.dtype).tiny)
+
+
+def _on(weights: torch.Tensor | None, device: torch.device) -> torch.Tensor | None:
+    return None if weights is None else weights.to(device)
 
 
 def balanced_weights(counts: torch.Tensor) -> torch.Tensor:

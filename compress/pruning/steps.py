@@ -120,6 +120,7 @@ class Stepwise:
                 session.fabric,
                 f"{training.kind} {training.name} {step}/{pruning.steps}",
                 session.after_epoch,
+                graphs=pruning.kind != SPARSITY,  # its hooks move masks
             )
             _append(whole, progress, step)
             subject.model.cpu().eval()
