@@ -665,6 +665,11 @@ class ReportConfig:
     readme: Path | None = option(
         None, "file that gets the results, between its lines <!-- results: begin --> and end"
     )
+    earlier: tuple[Path, ...] = option(
+        (),
+        "results.json of other machines or of runs that are gone: their rows stand in the results "
+        "too, where no run here gives the same row",
+    )
     costs: Path | None = option(
         None, "what wrong decisions cost (default: costs.toml here, else the shipped ones)"
     )

@@ -102,10 +102,11 @@ def write_results(entries: Sequence[Entry], config: ReportConfig, out: Path) -> 
 
     Returns the lines that say where they lie; none where they were not asked for.
     """
-    if not (config.results or config.readme or config.baseline):
+    if not (config.results or config.readme or config.baseline or config.earlier):
         return []
     readme = _readme(config.readme) if config.readme else ""
     found, baseline = results.build(entries, config.baseline)
+    found = results.with_earlier(found, config.earlier)
     if not found:
         raise InputError(f"{config.runs}: no measured run yet, so there are no results to show")
     runs.write_text(out / "results.json", results_shown.to_json(found))

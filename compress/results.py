@@ -20,7 +20,7 @@ from compress import runs
 from compress.config import nearest
 from compress.errors import InputError
 from reports.records import Entry
-from reports.results import Interval, Result
+from reports.results import Interval, Result, from_json
 
 if TYPE_CHECKING:
     from compress.replicates import Estimate, Outcome
@@ -66,9 +66,32 @@ def build(entries: Sequence[Entry], baseline: str | None = None) -> tuple[list[R
     bases, name = _baselines(groups, baseline)
     results = [_result(group, groups, int8, bases.get(_data_of(group[0]))) for group in groups]
     results = _told_apart(results, groups)
-    results.sort(key=lambda r: (r.data, r.stage != "teach", r.params or 0, r.name,
-                                _ORDER.get(r.stage, 9), -r.accuracy.mean))  # fmt: skip
-    return results, name
+    return _ordered(results), name
+
+
+def _ordered(results: Sequence[Result]) -> list[Result]:
+    return sorted(results, key=lambda r: (r.data, r.stage != "teach", r.params or 0, r.name,
+                                          _ORDER.get(r.stage, 9), -r.accuracy.mean))  # fmt: skip
+
+
+def with_earlier(results: Sequence[Result], files: Sequence[Path]) -> list[Result]:
+    """The rows of some results.json among these, where none of these is the same row already: of
+    the same data, network and making. Of two files the later one counts."""
+    rows = {(r.data, r.name, r.made): r for file in files for r in read(file)}
+    for result in results:
+        rows[result.data, result.name, result.made] = result
+    return _ordered(list(rows.values()))
+
+
+def read(file: Path) -> list[Result]:
+    """A results.json; raises InputError for anything else."""
+    found = []
+    for number, row in enumerate(runs.read_json_list(file), 1):
+        try:
+            found.append(from_json(row))
+        except ValueError as error:
+            raise InputError(f"{file}: row {number} is no result ({error})") from None
+    return found
 
 
 def _member(entry: Entry) -> Member | None:

@@ -11,7 +11,7 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from reports.records import pareto_front
 from reports.tables import MISSING, count, escape_markdown, millions
@@ -84,6 +84,48 @@ class Result:
 def to_json(results: Iterable[Result]) -> str:
     listed = [dataclasses.asdict(result) for result in results]
     return json.dumps(listed, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def from_json(row: Any) -> Result:
+    """Inverse of :func:`to_json` for one row; raises ValueError for anything else."""
+    if not isinstance(row, dict):
+        raise ValueError(f"a {type(row).__name__}")
+    names = {spec.name: spec for spec in dataclasses.fields(Result)}
+    unknown = [key for key in row if key not in names]
+    required = [n for n, spec in names.items() if spec.default is dataclasses.MISSING]
+    lacking = [name for name in required if name not in row]
+    if unknown or lacking:
+        raise ValueError(f"{'unknown' if unknown else 'no'} {(unknown or lacking)[0]!r}")
+    for name, value in row.items():
+        kind = str(names[name].type)
+        if not _fits(value, kind):
+            raise ValueError(f"{name} is {value!r:.60}")
+    values: dict[str, Any] = {
+        key: Interval(**value) if isinstance(value, dict) else value for key, value in row.items()
+    }
+    return Result(**values)
+
+
+def _fits(value: Any, kind: str) -> bool:
+    """Whether a JSON value may stand in a field of this type, as it is written in Result."""
+    if value is None:
+        return kind.endswith("| None")
+    if kind.startswith("Sequence"):
+        return isinstance(value, list) and all(_fits(v, kind[9:-1]) for v in value)
+    kind = kind.removesuffix(" | None")
+    if kind == "Interval":
+        ends = ("mean", "low", "high", "seeds")
+        return (
+            isinstance(value, dict)
+            and sorted(value) == sorted(ends)
+            and all(_fits(value[end], "float") for end in ends[:3])
+            and _fits(value["seeds"], "int")
+            and value["low"] <= value["mean"] <= value["high"]
+        )
+    if kind in ("int", "float"):
+        whole = isinstance(value, int) and not isinstance(value, bool)
+        return whole or (kind == "float" and isinstance(value, float) and math.isfinite(value))
+    return isinstance(value, {"str": str, "bool": bool}[kind])
 
 
 # --- words ---------------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ import pytest
 import run_folders
 from scipy import stats
 
-from compress import cli, evaluate, metrics, replicates, report, runs
+from compress import cli, evaluate, metrics, replicates, report, results, runs
 from compress.config import ReportConfig
 from compress.metrics import Decisions
 from compress.replicates import Outcome
@@ -303,6 +303,55 @@ def test_the_readme_gets_the_table_and_keeps_the_rest(
     assert reported(tmp_path / "none", "--results") == 2
     errors = capsys.readouterr().err.splitlines()
     assert len(errors) == 3 and "results: begin" in errors[0]
+
+
+def test_results_of_runs_that_are_gone_stand_beside_those_that_are_there(
+    several: Path, tmp_path: Path
+) -> None:
+    assert reported(several, "--results") == 0
+    made_here = json.loads((several / "report" / "results.json").read_text())
+    assert [shown.from_json(row) for row in made_here] == results.read(
+        several / "report" / "results.json"
+    )
+    gone = made_here[0] | {"name": "tfnet50", "params": 49_031, "runs": [], "sha256": []}
+    changed = made_here[1] | {"accuracy": made_here[1]["accuracy"] | {"mean": 0.5, "low": 0.4}}
+    earlier = tmp_path / "earlier.json"
+    earlier.write_text(json.dumps([gone, changed]))
+    assert reported(several, "--results", "--earlier", earlier) == 0
+    rows = json.loads((several / "report" / "results.json").read_text())
+    assert len(rows) == len(made_here) + 1 and gone in rows  # what is here counts
+    assert all(row in rows for row in made_here)
+    assert "tfnet50" in (several / "report" / "results.md").read_text()
+    assert reported(tmp_path / "none", "--earlier", earlier) == 0
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"accuracy": 0.9}, "accuracy is 0.9"),
+        ({"accuracy": {"mean": 0.9}}, "accuracy is"),
+        ({"accuracy": {"mean": 0.9, "low": 0.91, "high": 0.95, "seeds": 3}}, "accuracy is"),
+        ({"params": "many"}, "params is 'many'"),
+        ({"seeds": [0, None]}, "seeds is"),
+        ({"synthetic": 1}, "synthetic is 1"),
+        ({"more": 1}, "unknown 'more'"),
+        ({"made": None}, "made is None"),
+    ],
+)
+def test_a_file_that_holds_no_results_is_refused(
+    several: Path, tmp_path: Path, change: dict, words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert reported(several, "--results") == 0
+    row = json.loads((several / "report" / "results.json").read_text())[0]
+    file = tmp_path / "earlier.json"
+    file.write_text(json.dumps([row, row | change]))
+    assert reported(several, "--earlier", file) == 2
+    error = capsys.readouterr().err
+    assert f"earlier.json: row 2 is no result ({words}" in error and error.count("\n") == 1
+    for text in ("{}", "[", "[1]", json.dumps([{k: v for k, v in row.items() if k != "name"}])):
+        file.write_text(text)
+        assert reported(several, "--earlier", file) == 2
+        assert capsys.readouterr().err.count("\n") == 1
 
 
 def test_words_of_a_row() -> None:
