@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,9 @@ from compress.recipe import Recipe
 from compress.runs import Run
 from compress.session import Session, Training, check_heard_no_test, train_run
 from compress.tasks import LabelTask
+
+Predict = Callable[[torch.Tensor], torch.Tensor]
+"""Windows standardised by the session's normalisation -> logits."""
 
 _BATCH = 128
 _DEVICE_BATCH = 4096
@@ -192,7 +196,7 @@ def view_logits(
     views = recipe.views or recipe.epochs
     bfloat16 = uses_bfloat16(recipe.precision, session.fabric.device)
     normalise = session.normalisation.kind
-    total = torch.zeros(views, len(material), material.classes)
+    folders = []
     for teacher in teachers:
         key = runs.digest(
             {
@@ -206,11 +210,14 @@ def view_logits(
                 "seed": session.seed,
             }
         )
-        folder = (cache or default_cache()) / "teacher-logits" / key[:24]
-        session.lead(functools.partial(_store, session, teacher, material, views, folder, bfloat16))
+        folders.append((cache or default_cache()) / "teacher-logits" / key[:24])
+    stored = dict(zip(folders, teachers, strict=True))
+    session.lead(functools.partial(_store, session, stored, material, views, bfloat16))
+    total = torch.zeros(views, len(material), material.classes)
+    for folder in folders:
         for view in range(views):
             total[view] += torch.from_numpy(np.load(_file(folder, view), allow_pickle=False))
-    return total / len(teachers)
+    return total / len(folders)
 
 
 def _file(folder: Path, view: int) -> Path:
@@ -219,37 +226,64 @@ def _file(folder: Path, view: int) -> Path:
 
 def _store(
     session: Session,
-    teacher: Run,
+    teachers: Mapping[Path, Run],
     material: Material,
     views: int,
-    folder: Path,
     bfloat16: bool,
 ) -> None:
+    """Logits of the views that a teacher's folder lacks; a view is computed once for all."""
     from filelock import FileLock
 
-    folder.mkdir(parents=True, exist_ok=True)
-    with FileLock(folder.with_suffix(".lock")):
-        runs.forget_temporaries(folder)
-        todo = [view for view in range(views) if not _file(folder, view).is_file()]
-        if not todo:
+    with contextlib.ExitStack() as stack:
+        for folder in sorted(teachers):  # in one order everywhere, or two would wait for ever
+            folder.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(FileLock(folder.with_suffix(".lock")))
+            runs.forget_temporaries(folder)
+        lacking = {
+            view: [folder for folder in teachers if not _file(folder, view).is_file()]
+            for view in range(views)
+        }
+        count = sum(map(len, lacking.values())) * len(material)
+        if not count:
             return
-        predict = _in_our_units(*checkpoint.load(teacher), session)
-        device = session.fabric.device.type
-        size = _BATCH if device == "cpu" else _DEVICE_BATCH
-        with cli.progress(len(todo) * len(material), f"logits of {teacher.name}", "window") as bar:
-            for view in todo:
-                logits = []
-                for start in range(0, len(material), size):
-                    end = min(start + size, len(material))
-                    x, _ = material.view(torch.arange(start, end), view)
-                    with torch.autocast(device, torch.bfloat16, enabled=bfloat16):
-                        logits.append(predict(x).float().cpu().numpy())
-                    bar.update(end - start)
-                with runs.atomic_path(_file(folder, view)) as path, path.open("wb") as file:
-                    np.save(file, np.concatenate(logits))
+        asked = {folder for folders in lacking.values() for folder in folders}
+        predict = {
+            folder: _in_our_units(*checkpoint.load(teachers[folder]), session) for folder in asked
+        }
+        names = ", ".join(dict.fromkeys(teachers[folder].name for folder in teachers))
+        with cli.progress(count, f"logits of {names}", "window") as bar:
+            for view, folders in lacking.items():
+                if folders:
+                    listened = [predict[folder] for folder in folders]
+                    found = _logits(session, listened, material, view, bfloat16, bar.update)
+                    for folder, logits in zip(folders, found, strict=True):
+                        with runs.atomic_path(_file(folder, view)) as path, path.open("wb") as file:
+                            np.save(file, logits)
 
 
-def _in_our_units(model: torch.nn.Module, theirs: Normalisation, session: Session) -> Any:
+def _logits(
+    session: Session,
+    teachers: Sequence[Predict],
+    material: Material,
+    view: int,
+    bfloat16: bool,
+    after: Callable[[int], Any],
+) -> list[np.ndarray]:
+    """Of each teacher (windows, classes) for one view."""
+    device = session.fabric.device.type
+    size = _BATCH if device == "cpu" else _DEVICE_BATCH
+    found: list[list[np.ndarray]] = [[] for _ in teachers]
+    for start in range(0, len(material), size):
+        end = min(start + size, len(material))
+        x, _ = material.view(torch.arange(start, end), view)
+        for predict, logits in zip(teachers, found, strict=True):
+            with torch.autocast(device, torch.bfloat16, enabled=bfloat16):
+                logits.append(predict(x).float().cpu().numpy())
+            after(end - start)
+    return [np.concatenate(logits) for logits in found]
+
+
+def _in_our_units(model: torch.nn.Module, theirs: Normalisation, session: Session) -> Predict:
     """The teacher as a function of windows standardised by the session's normalisation."""
     device = session.fabric.device
     ours = session.normalisation
@@ -267,7 +301,9 @@ def _in_our_units(model: torch.nn.Module, theirs: Normalisation, session: Sessio
     return predict
 
 
-def _through_decibels(model: torch.nn.Module, ours: Normalisation, theirs: Normalisation) -> Any:
+def _through_decibels(
+    model: torch.nn.Module, ours: Normalisation, theirs: Normalisation
+) -> Predict:
     """Likewise, where one of the two is no straight line."""
 
     @torch.inference_mode()

@@ -215,6 +215,46 @@ def test_students_with_seeds_of_their_own_teach(npy_data, tmp_path, capsys):
     assert "timm has no weights of audiobot50" in capsys.readouterr().err
 
 
+def test_several_teachers_hear_a_view_together_and_say_what_each_says_alone(
+    npy_data, tmp_path, monkeypatch
+):
+    """A view is computed once for all that lack it, whatever the order of the teachers."""
+    from compress import teaching
+
+    shared = ["--data", npy_data, "--teacher-recipe", "audiobots", "--runs", tmp_path]
+    names = ["audiobot50", "audiobot50:1", "audiobot50:2"]
+    asked = []
+    compute = teaching._logits
+
+    def counted(session, teachers, material, view, *rest):
+        asked.append((view, len(teachers)))
+        return compute(session, teachers, material, view, *rest)
+
+    def logits(cache, *teachers):
+        asked.clear()
+        more = [part for name in teachers for part in ("--teacher", name)]
+        options = [*shared, "--cache", tmp_path / cache, "--student", "audiobot50-dsc", *more]
+        assert run_distill(*options, "--out", tmp_path / f"student-{cache}", "--force") == 0
+        found = (tmp_path / cache / "teacher-logits").glob("*/view-*.npy")
+        return {(path.parent.name, path.name): np.load(path) for path in found}
+
+    monkeypatch.setattr(teaching, "_logits", counted)
+    alone = [logits(f"alone-{number}", name) for number, name in enumerate(names)]
+    views = len(alone[0])
+    assert asked == [(view, 1) for view in range(views)]
+    together = logits("together", *names[:2])
+    assert asked == [(view, 2) for view in range(views)]
+    more = logits("together", *reversed(names))
+    assert asked == [(view, 1) for view in range(views)], "two are there"
+    assert together.keys() == (alone[0] | alone[1]).keys()
+    wanted = alone[0] | alone[1] | alone[2]
+    assert more.keys() == wanted.keys()
+    for place, values in more.items():
+        assert np.array_equal(values, wanted[place])
+    logits("together", *names)
+    assert asked == []
+
+
 def test_a_teacher_computes_in_the_recipes_precision(compared, npy_data, tmp_path):
     """Under keys of their own lie its logits in float32, and rounded ones in bfloat16."""
     root, _ = compared
