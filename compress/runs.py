@@ -391,9 +391,25 @@ def difference(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
     parts: list[str] = []
     if found.get("model") != wanted.get("model"):
         parts.append(f"model {found.get('model')!r}, not {wanted.get('model')!r}")
-    ours, theirs = wanted.get("settings", {}), found.get("settings", {})
-    if isinstance(theirs, dict):
-        for key in ours:
-            if theirs.get(key) != ours[key]:
-                parts.append(f"{key} {theirs.get(key)!r}, not {ours[key]!r}")
+    ours, theirs = (_flat(manifest.get("settings")) for manifest in (wanted, found))
+    for name, value in ours.items():
+        if theirs.get(name) != value:
+            parts.append(f"{name} {_brief(theirs.get(name))}, not {_brief(value)}")
     return "; ".join(parts[:3]) or "other settings or data"
+
+
+def _flat(settings: Any) -> dict[str, Any]:
+    """Settings by name, those of a recipe too, each as a manifest holds it."""
+    settings = json.loads(json.dumps(settings, default=str))
+    if not isinstance(settings, dict):
+        return {}
+    found: dict[str, Any] = {}
+    for name, value in settings.items():
+        inner = value if isinstance(value, dict) else {}
+        found |= {f"{name} {key}": of_key for key, of_key in inner.items()} or {name: value}
+    return found
+
+
+def _brief(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 40 else f"{text[:20]}..."

@@ -124,6 +124,7 @@ def test_another_run_in_the_folder_is_refused_and_left_alone(finished_run, npy_d
     assert code == 2
     error = capsys.readouterr().err
     assert "holds another run" in error and "--force" in error and error.count("\n") == 1
+    assert "(recipe learning_rate 0.0021, not 0.01)" in error, "what differs, and nothing else"
     assert {p.name: p.read_bytes() for p in finished_run.iterdir() if p.is_file()} == before
 
 
