@@ -86,11 +86,10 @@ def ours(
     if distilled:
         logits = torch.randn(VIEWS, len(data), CLASSES)
         task = DistillTask(rules, SoftTargets(2.0), 0.1, 0.9, logits, material.class_counts)
-    steps = PlainSteps(model, optimiser, task, fabric, bfloat16)
-    graphed = None
     if device.type == "cuda":
         rates_on_device(optimiser, device)
-        graphed = GraphedSteps(steps) if graphs else None
+    kind = GraphedSteps if graphs and device.type == "cuda" else PlainSteps
+    steps = kind(model, optimiser, task, fabric, bfloat16)
 
     def run(batch: int, round_: int, seconds: float) -> float:
         until = time.perf_counter() + seconds
@@ -106,7 +105,7 @@ def ours(
 
         start = time.perf_counter()
         while time.perf_counter() < until:
-            fit.train_epoch(steps, some(), graphed=graphed)
+            fit.train_epoch(steps, some())
         return seen / (time.perf_counter() - start)
 
     return run

@@ -29,7 +29,7 @@ from compress.material import Batch, Material, Normalisation, plain_batches
 from compress.memory_format import in_memory_format
 from compress.recipe import Recipe
 from compress.runs import atomic_path
-from compress.steps import GraphedSteps, PlainSteps, Steps, follow, rates_on_device, set_rate
+from compress.steps import GraphedSteps, PlainSteps, rates_on_device, set_rate
 
 _SECONDS_BETWEEN_CHECKPOINTS = 15.0
 
@@ -92,17 +92,8 @@ def train_network(
     saved = time.monotonic()
     ranks, rank = fabric.world_size, fabric.global_rank
     bfloat16 = uses_bfloat16(recipe.precision, fabric.device)
-
-    def keep_mean() -> None:
-        if average is None:
-            return
-        if on_cuda:
-            follow(average, model, recipe.weight_average)
-        else:
-            average.update_parameters(model)
-
-    steps_of = PlainSteps(wrapped, optimiser, task, fabric, bfloat16, keep_mean)
-    graphed = GraphedSteps(steps_of, average) if on_cuda and graphs and ranks == 1 else None
+    kind = GraphedSteps if on_cuda and graphs and ranks == 1 else PlainSteps
+    steps = kind(wrapped, optimiser, task, fabric, bfloat16, average, recipe.weight_average)
     sizes = [recipe.batch_size_at(epoch) for epoch in range(recipe.epochs)]
     total = sum(material.steps(size, ranks) for size in sizes)
     with cli.progress(total, label, "step") as bar:
@@ -111,16 +102,16 @@ def train_network(
             epoch = progress.epoch
             started = time.monotonic()
             torch.manual_seed(seed * 1_000_003 + epoch * 1_009 + rank)
-            steps = material.steps(sizes[epoch], ranks)
+            count = material.steps(sizes[epoch], ranks)
             batches = material.batches(
                 epoch, seed, sizes[epoch], recipe.view_of(epoch), rank, ranks
             )
             rates = (
-                [cosine_rate(recipe, epoch + step / steps) for step in range(steps)]
+                [cosine_rate(recipe, epoch + step / count) for step in range(count)]
                 if recipe.schedule == "cosine"
                 else None
             )
-            means = train_epoch(steps_of, batches, rates, bar.update, graphed)
+            means = train_epoch(steps, batches, rates, bar.update)
             if not math.isfinite(means["loss"]):
                 raise InputError(
                     f"{label}: the training loss is {means['loss']} in epoch {epoch + 1}; "
@@ -189,40 +180,23 @@ def train_epoch(
     batches: Iterable[Batch],
     rates: Sequence[float] | None = None,
     after_step: Callable[[], Any] = lambda: None,
-    graphed: GraphedSteps | None = None,
 ) -> dict[str, float]:
     """One pass over ``batches``; returns the mean of each term over all windows and processes.
 
-    rates: the learning rate of each step, or None to keep the optimiser's. graphed: ``steps`` as
-    graphs of a CUDA device.
+    rates: the learning rate of each step, or None to keep the optimiser's.
     """
     steps.model.train()
-    if graphed is None:
-        return _means(steps, steps, batches, rates, after_step)
-    graphed.stream.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(graphed.stream):
-        means = _means(graphed, steps, batches, rates, after_step)
-    torch.cuda.current_stream().wait_stream(graphed.stream)
-    return means
-
-
-def _means(
-    train_on: Steps,
-    steps: PlainSteps,
-    batches: Iterable[Batch],
-    rates: Sequence[float] | None,
-    after_step: Callable[[], Any],
-) -> dict[str, float]:
     sums: dict[str, torch.Tensor] = {}
     count = 0
-    for step, batch in enumerate(batches):
-        if rates is not None:
-            set_rate(steps.optimiser, rates[step])
-        for name, value in train_on(batch).items():
-            sums[name] = sums.get(name, 0.0) + value * len(batch.x)
-        count += len(batch.x)
-        after_step()
-    return {name: float(steps.fabric.all_reduce(value / count)) for name, value in sums.items()}
+    with steps.running():
+        for step, batch in enumerate(batches):
+            if rates is not None:
+                set_rate(steps.optimiser, rates[step])
+            for name, value in steps(batch).items():
+                sums[name] = sums.get(name, 0.0) + value * len(batch.x)
+            count += len(batch.x)
+            after_step()
+        return {name: float(steps.fabric.all_reduce(sum_ / count)) for name, sum_ in sums.items()}
 
 
 def uses_bfloat16(precision: str, device: torch.device) -> bool:

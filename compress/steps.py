@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import nn
@@ -22,17 +22,11 @@ _WARM_UP = 3
 Terms = dict[str, torch.Tensor]
 
 
-class Steps(Protocol):
-    """Trains on one batch; gives every term of its loss, without a gradient."""
-
-    def __call__(self, batch: Batch) -> Terms: ...
-
-
 class PlainSteps:
-    """Forward pass, backward pass, optimiser and, where there is one, the mean of the weights.
+    """Trains on one batch after the other; gives every term of the loss, without a gradient.
 
-    task: see compress.fit.Task. One that has ``prepare(view, device)`` is told before each batch
-    which view it belongs to, so that what it needs of it lies on the device.
+    task: see compress.fit.Task. average: the mean of the weights that each step moves, with its
+    decay, if any (see compress.fit.weight_average).
     """
 
     def __init__(
@@ -42,22 +36,24 @@ class PlainSteps:
         task: Callable[[torch.Tensor, Batch], Terms],
         fabric: Any,
         bfloat16: bool = False,
-        after: Callable[[], Any] = lambda: None,
+        average: AveragedModel | None = None,
+        decay: float = 0.0,
     ) -> None:
         self.model = model
         self.optimiser = optimiser
         self.task = task
         self.fabric = fabric
         self.bfloat16 = bfloat16
-        self.after = after
-
-    def prepare(self, batch: Batch) -> None:
-        if (prepare := getattr(self.task, "prepare", None)) is not None:
-            prepare(batch.view, batch.x.device)
+        self.average = average
+        self.decay = decay
 
     def __call__(self, batch: Batch) -> Terms:
-        self.prepare(batch)
         return self.compute(batch)
+
+    @contextlib.contextmanager
+    def running(self) -> Iterator[None]:
+        """What the steps of an epoch, and the making of its batches, have to run in."""
+        yield
 
     def compute(self, batch: Batch) -> Terms:
         """The step itself: on a CUDA device nothing here waits for the device."""
@@ -67,31 +63,40 @@ class PlainSteps:
         terms = self.task(logits.float(), batch)
         self.fabric.backward(terms["loss"])
         self.optimiser.step()
-        self.after()
+        if self.average is not None and batch.x.is_cuda:
+            follow(self.average, self.model, self.decay)
+        elif self.average is not None:
+            self.average.update_parameters(self.model)
         return {name: value.detach() for name, value in terms.items()}
 
 
-class GraphedSteps:
+class GraphedSteps(PlainSteps):
     """The same steps on a CUDA device, each batch size recorded once and replayed from then on.
 
     Whatever decides a step must lie on the device: rates of learning as tensors
-    (:func:`rates_on_device`), the mean of the weights by :func:`follow`. Every step is a replay,
-    the first too, so that a training that was interrupted goes on with the same numbers.
-
-    average: the mean of the weights that a step moves, if any. Raises ValueError where a tensor of
-    the state lies elsewhere: its value would be recorded, not read.
+    (:func:`rates_on_device`), the mean of the weights by :func:`follow`, and what a task needs of a
+    view at one place of the memory, if it has a ``prepare(view, device)``. Every step is a replay,
+    the first too, so that a training that was interrupted goes on with the same numbers. Raises
+    ValueError where a tensor of the state lies elsewhere: its value would be recorded, not read.
     """
 
-    def __init__(self, steps: PlainSteps, average: nn.Module | None = None) -> None:
-        self.steps = steps
-        self.average = average
+    def __init__(self, *arguments: Any, **named: Any) -> None:
+        super().__init__(*arguments, **named)
         if any(not tensor.is_cuda for tensor in self._state()):
             raise ValueError("a recorded step needs network, moments and mean on the CUDA device")
-        self.stream = torch.cuda.Stream()
+        self._stream = torch.cuda.Stream()
         self._recorded: dict[int, tuple[torch.cuda.CUDAGraph, Batch, Terms]] = {}
 
+    @contextlib.contextmanager
+    def running(self) -> Iterator[None]:
+        self._stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(self._stream):
+            yield
+        torch.cuda.current_stream().wait_stream(self._stream)
+
     def __call__(self, batch: Batch) -> Terms:
-        self.steps.prepare(batch)
+        if (prepare := getattr(self.task, "prepare", None)) is not None:
+            prepare(batch.view, batch.x.device)
         size = len(batch.x)
         if size not in self._recorded:
             self._recorded[size] = self._record(batch)
@@ -99,38 +104,41 @@ class GraphedSteps:
         held.x.copy_(batch.x)
         held.targets.copy_(batch.targets)
         held.positions.copy_(batch.positions)
+        held.view = batch.view
         graph.replay()
         return terms
 
     def _record(self, batch: Batch) -> tuple[torch.cuda.CUDAGraph, Batch, Terms]:
         held = Batch(batch.x.clone(), batch.targets.clone(), batch.positions.clone(), batch.view)
-        with self._taken_back():
+        with self._taken_back(held.x.device):
             for _ in range(_WARM_UP):
-                self.steps.compute(held)
+                self.compute(held)
+        return self._capture(held)
+
+    def _capture(self, held: Batch) -> tuple[torch.cuda.CUDAGraph, Batch, Terms]:
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, stream=self.stream):
-            terms = self.steps.compute(held)
+        with torch.cuda.graph(graph, stream=self._stream):
+            terms = self.compute(held)
         return graph, held, terms
 
     @contextlib.contextmanager
-    def _taken_back(self) -> Iterator[None]:
+    def _taken_back(self, device: torch.device) -> Iterator[None]:
         """Weights, statistics, the optimiser's moments and random numbers as they were before."""
-        random = torch.cuda.get_rng_state()
         before = [(tensor, tensor.clone()) for tensor in self._state()]
         known = {tensor.data_ptr() for tensor, _ in before}
-        yield
+        with torch.random.fork_rng([device] if device.type == "cuda" else []):
+            yield
         with torch.no_grad():
             for tensor, value in before:
                 tensor.copy_(value)
             for tensor in self._state():  # moments that came into being meanwhile begin at 0
                 if tensor.data_ptr() not in known:
                     tensor.zero_()
-        torch.cuda.set_rng_state(random)
 
     def _state(self) -> list[torch.Tensor]:
-        networks = [self.steps.model, *([self.average] if self.average else [])]
+        networks = [self.model] if self.average is None else [self.model, self.average]
         found = [tensor for network in networks for tensor in network.state_dict().values()]
-        for moments in self.steps.optimiser.state.values():
+        for moments in self.optimiser.state.values():
             found += [value for value in moments.values() if isinstance(value, torch.Tensor)]
         return found
 

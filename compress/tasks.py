@@ -52,11 +52,10 @@ class DistillTask:
 
     def prepare(self, view: int, device: torch.device) -> None:
         """Have the logits of a view on the device, always at the same place of its memory."""
-        if view == self._view:
+        there = self._of_view.device == device and len(self._of_view) > 0
+        if there and view == self._view:
             return
-        if device.type == "cpu":
-            self._of_view = self.teacher_logits[view]
-        elif len(self._of_view):
+        if there and device.type != "cpu":
             self._of_view.copy_(self.teacher_logits[view])
         else:
             self._of_view = self.teacher_logits[view].to(device)

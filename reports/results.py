@@ -40,6 +40,7 @@ HEAD = (
 _NUMERIC = frozenset(range(3, 11))
 _COLOURS = {"teach": "#8a6d1d", "train": "#5c646f", "distill": "#0b62c4"}
 _OTHER_COLOUR = "#7b3fa0"
+_LARGEST = 1e18  # no count, byte or second of a network is more
 
 
 @dataclass(frozen=True)
@@ -100,6 +101,9 @@ def from_json(row: Any) -> Result:
         kind = str(names[name].type)
         if not _fits(value, kind):
             raise ValueError(f"{name} is {value!r:.60}")
+    for name in ("params", "macs", "int8_bytes", "deviation", "seconds"):
+        if not 0 <= (row.get(name) or 0) <= _LARGEST:
+            raise ValueError(f"{name} is {row[name]!r:.60}")
     values: dict[str, Any] = {
         key: Interval(**value) if isinstance(value, dict) else value for key, value in row.items()
     }

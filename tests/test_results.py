@@ -332,6 +332,8 @@ def test_results_of_runs_that_are_gone_stand_beside_those_that_are_there(
         ({"accuracy": {"mean": 0.9}}, "accuracy is"),
         ({"accuracy": {"mean": 0.9, "low": 0.91, "high": 0.95, "seeds": 3}}, "accuracy is"),
         ({"params": "many"}, "params is 'many'"),
+        ({"params": -5}, "params is -5"),
+        ({"macs": 10**40}, "macs is 1000"),
         ({"seeds": [0, None]}, "seeds is"),
         ({"synthetic": 1}, "synthetic is 1"),
         ({"more": 1}, "unknown 'more'"),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -50,9 +52,37 @@ def test_a_mean_of_weights_counts_its_steps_on_the_device_of_the_network() -> No
 def test_a_step_is_not_recorded_where_its_state_lies_elsewhere() -> None:
     model = torch.nn.Linear(2, 2)
     optimiser = torch.optim.AdamW(model.parameters())
-    steps = PlainSteps(model, optimiser, LabelTask(recipe.load("distill")), None)
     with pytest.raises(ValueError, match="on the CUDA device"):
-        GraphedSteps(steps)
+        GraphedSteps(model, optimiser, LabelTask(recipe.load("distill")), None)
+
+
+class Rehearsed(GraphedSteps):
+    """Recorded steps without a device: a replay computes the held batch anew."""
+
+    def __init__(self, *arguments, **named) -> None:
+        PlainSteps.__init__(self, *arguments, **named)
+        self._recorded = {}
+
+    running = PlainSteps.running
+
+    def _capture(self, held):
+        terms: dict = {}
+        return SimpleNamespace(replay=lambda: terms.update(self.compute(held))), held, terms
+
+
+@pytest.mark.parametrize("name", ["audiobot50", "tfnet50", "dsc50"])
+def test_recording_leaves_no_trace_in_a_training(tmp_path, monkeypatch, name: str) -> None:
+    """Warm-up steps are taken back: weights, batch norms, moments, mean and random numbers."""
+    found = []
+    for kind in (PlainSteps, Rehearsed):
+        folder = tmp_path / kind.__name__
+        folder.mkdir()
+        monkeypatch.setattr(fit, "PlainSteps", kind)
+        found.append(trained(folder, True, name, device="cpu", precision="float32"))
+    (plain, one), (recorded, other) = found
+    assert [row["train_loss"] for row in one.history] == [r["train_loss"] for r in other.history]
+    for key, value in plain.items():
+        assert torch.equal(value, recorded[key]), key
 
 
 def test_a_rate_is_set_as_a_number_and_as_a_tensor() -> None:
@@ -78,14 +108,15 @@ def test_a_plain_step_is_one_step_of_the_optimiser_by_hand() -> None:
     weight = model[1].weight
     loss = CrossEntropy()(model(batch.x), batch.targets)
     expected = weight.detach() - 0.1 * torch.autograd.grad(loss, weight)[0]
-    done = []
+    average = fit.weight_average(model, 0.9)
     steps = PlainSteps(
-        wrapped, optimiser, LabelTask(recipe.load("distill")), fabric, after=lambda: done.append(1)
+        wrapped, optimiser, LabelTask(recipe.load("distill")), fabric, average=average, decay=0.9
     )
     terms = steps(batch)
     assert terms["loss"].item() == pytest.approx(loss.item()) and not terms["loss"].requires_grad
     torch.testing.assert_close(weight.detach(), expected)
-    assert done == [1]
+    assert int(average.n_averaged) == 1
+    torch.testing.assert_close(average.module[1].weight.detach(), expected)
 
 
 def test_logits_of_a_view_are_those_that_the_task_was_given() -> None:
@@ -106,12 +137,12 @@ def material_of(device: str, augmentation: Augmentation) -> Material:
     return Material([(data, windows)], 5, normalisation, augmentation, seed=0, device=device)
 
 
-def trained(folder, graphs: bool, name: str, **changes):
-    """audiobot50 under made-up logits on the CUDA device: weights on the CPU, and how it went."""
+def trained(folder, graphs: bool, name: str, device: str = "cuda", **changes):
+    """A student under made-up logits on the device: weights on the CPU, and how it went."""
     from lightning_fabric import Fabric
 
     rules = recipe.load("few", batch_size=16, patience=1000, **{"epochs": 8, **changes})
-    material = material_of("cuda", rules.augmentation)
+    material = material_of(device, rules.augmentation)
     generator = torch.Generator().manual_seed(1)
     logits = torch.randn(rules.views or rules.epochs, 60, 5, generator=generator)
     task = DistillTask(rules, SoftTargets(2.0), 0.5, 0.5, logits, material.class_counts)
@@ -120,7 +151,7 @@ def trained(folder, graphs: bool, name: str, **changes):
     data, windows = small_set(), np.arange(60)
     progress = fit.train_network(
         model, task, material, (data, windows, measure_normalisation(data, windows)), rules, 0,
-        folder / "checkpoint.pt", Fabric(accelerator="cuda", devices=1), "test", graphs=graphs,
+        folder / "checkpoint.pt", Fabric(accelerator=device, devices=1), "test", graphs=graphs,
     )  # fmt: skip
     return {key: value.cpu() for key, value in model.state_dict().items()}, progress
 
