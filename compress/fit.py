@@ -118,7 +118,9 @@ def train_network(
                     "use a lower --learning-rate"
                 )
             rate = float(optimiser.param_groups[0]["lr"])
-            measured = evaluate_network(judged, *validation)
+            # Batch norms have seen other windows in each process. One judges for all, or they would
+            # stop, and lower their rates, at different epochs.
+            measured = fabric.broadcast(evaluate_network(judged, *validation) if rank == 0 else {})
             if recipe.schedule == "plateau":
                 plateau.step(measured["loss"])
             progress.seconds += time.monotonic() - started

@@ -219,6 +219,21 @@ def test_training_stops_early_on_validation_loss(tmp_path):
     assert len(progress.history) == 3 or progress.best_epoch == len(progress.history) - 3
 
 
+def test_processes_stop_by_the_figures_of_the_first(tmp_path, monkeypatch):
+    """Each has batch norms of its own, and would find another epoch the best."""
+    from lightning_fabric import Fabric
+
+    losses = iter([0.5, 0.4, 0.6, 0.7, 0.3])
+    heard = lambda self, own, src=0: {"loss": next(losses), "accuracy": 0.25}  # noqa: E731
+    monkeypatch.setattr(Fabric, "broadcast", heard)
+    _, progress = train(small_material(), None, tmp_path, epochs=9, patience=2, schedule="plateau",
+                        plateau_patience=0)  # fmt: skip
+    assert [row["validation_loss"] for row in progress.history] == [0.5, 0.4, 0.6, 0.7]
+    assert progress.best_epoch == 1 and progress.best_loss == 0.4
+    rates = [row["learning_rate"] for row in progress.history]
+    assert rates[3] < rates[2], "the rate falls by them too"
+
+
 def test_a_loss_that_is_not_finite_is_refused(tmp_path):
     def broken(logits, batch):
         return {"loss": (logits * float("nan")).sum()}
