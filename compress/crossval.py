@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -46,15 +47,16 @@ def run(config: CrossvalConfig) -> int:
     tracking.check(config.logger)
     data = open_chosen(config)
     folds = folds_of(data, config)
-    folder = config.out or config.runs / _name(config, data)
+    asked = _asked(config, data, recipe, teacher_recipes)
+    folder = config.out or config.runs / _name(config, data, asked)
     if config.fold_index is not None:
-        return _one_fold(config, data, folds, folder, recipe, teacher_recipes)
+        return _one_fold(config, data, folds, folder, recipe, teacher_recipes, asked)
     if config.collect:
         _check_all_there(folds, folder)
     with runs.held(folder, "trains these folds"):
         if not config.collect:
-            _train(config, data, folds, folder)
-        return _gather(folds, folder)
+            _train(config, data, folds, folder, asked)
+        return _gather(folds, folder, asked)
 
 
 def _check(config: CrossvalConfig) -> None:
@@ -81,17 +83,29 @@ def folds_of(data: SpectrogramSet, config: CrossvalConfig) -> list[int]:
     return [int(fold) for fold in np.unique(data.folds)]
 
 
-def _name(config: CrossvalConfig, data: SpectrogramSet) -> str:
-    from compress import runs
+def _asked(
+    config: CrossvalConfig,
+    data: SpectrogramSet,
+    recipe: Recipe,
+    teacher_recipes: Mapping[str, Recipe],
+) -> str:
+    """Digest of all that the folds depend on, with what lies behind names of files and folders."""
+    from compress import chosen_student, runs
 
-    asked = {
+    options = {
         spec.name: getattr(config, spec.name)
         for spec in dataclasses.fields(config)
         if spec.metadata and spec.name not in _NOT_OF_THE_RESULT
     }
-    key = runs.digest([asked, data.content_hash])
+    behind = {"recipe": recipe.to_settings(), **chosen_student.identity(config, teacher_recipes)}
+    return runs.digest([options, behind, data.content_hash])
+
+
+def _name(config: CrossvalConfig, data: SpectrogramSet, asked: str) -> str:
+    from compress import runs
+
     name = runs.slug(Path(data.name).name.removesuffix(" (synthetic)"))
-    return f"{runs.slug(config.student)}-crossval-{name}-s{config.seed}-{key[:6]}"
+    return f"{runs.slug(config.student)}-crossval-{name}-s{config.seed}-{asked[:6]}"
 
 
 def _one_fold(
@@ -101,6 +115,7 @@ def _one_fold(
     folder: Path,
     recipe: Recipe,
     teacher_recipes: dict[str, Recipe],
+    asked: str,
 ) -> int:
     """The run of one fold, and a record of it in the folder of the cross-validation."""
     from compress import fold_jobs, runs
@@ -114,7 +129,8 @@ def _one_fold(
     session = open_session(_as_data_options(config, chosen), config, config.normalise)
     run = train_student(session, config, recipe, teacher_recipes)
     found = run.metrics()["splits"]["test"]
-    record = {"fold": fold, "run": os.path.relpath(run.folder, folder), "key": run.key}
+    where = os.path.relpath(run.folder, folder)
+    record = {"fold": fold, "run": where, "key": run.key, "asked": asked}
     file = fold_jobs.record_file(folder, fold)
     # One that is there stays: a --collect at the same time clears what looks like a killed write.
     if session.leads and not (file.is_file() and runs.read_json(file) == record):
@@ -132,7 +148,9 @@ def _as_data_options(config: CrossvalConfig, changed: dict[str, Any]) -> DataOpt
     return DataOptions(**values | changed)
 
 
-def _train(config: CrossvalConfig, data: SpectrogramSet, folds: list[int], folder: Path) -> None:
+def _train(
+    config: CrossvalConfig, data: SpectrogramSet, folds: list[int], folder: Path, asked: str
+) -> None:
     """All folds that are not there yet, by the engine. Call it with the folder held."""
     from compress import fold_jobs, runs, toml_text
     from compress.session import usable_cores
@@ -147,7 +165,7 @@ def _train(config: CrossvalConfig, data: SpectrogramSet, folds: list[int], folde
     if config.force:
         for fold in folds:
             fold_jobs.record_file(folder, fold).unlink(missing_ok=True)
-    todo = [fold for fold in folds if not _finished(folder, fold)]
+    todo = [fold for fold in folds if not _finished(folder, fold, asked)]
     kind = "official folds, each the test once" if data.folds is not None else "folds"
     cli.say(
         f"crossval  {config.student} on {data.name}: {len(folds)} {kind}"
@@ -166,23 +184,28 @@ def _train(config: CrossvalConfig, data: SpectrogramSet, folds: list[int], folde
         fold_jobs.started_file(folder, fold).unlink(missing_ok=True)
 
 
-def _finished(folder: Path, fold: int) -> bool:
+def _finished(folder: Path, fold: int, asked: str) -> bool:
     from compress import fold_jobs
 
     if not fold_jobs.record_file(folder, fold).is_file():
         return False
     try:
-        _run_of(folder, fold)
+        _run_of(folder, fold, asked)
         return True
     except InputError:
         return False
 
 
-def _run_of(folder: Path, fold: int) -> Run:
-    """The finished run of a fold, unchanged since; raises InputError."""
+def _run_of(folder: Path, fold: int, asked: str) -> Run:
+    """The finished run of a fold, unchanged since and of these options; raises InputError."""
     from compress import fold_jobs, runs
 
     record = runs.read_json(fold_jobs.record_file(folder, fold))
+    if record.get("asked") != asked:
+        raise InputError(
+            f"{folder}: fold {fold} was trained with other options, or a file that they name has "
+            "changed since; train it again"
+        )
     run = runs.open_run(Path(os.path.normpath(folder / str(record.get("run")))))
     run.check_unchanged()
     if run.key != record.get("key") or run.manifest.get("fold") != fold:
@@ -202,7 +225,7 @@ def _check_all_there(folds: list[int], folder: Path) -> None:
         )
 
 
-def _gather(folds: list[int], folder: Path) -> int:
+def _gather(folds: list[int], folder: Path, asked: str) -> int:
     """The summary of all folds. Call it with the folder held."""
     from compress import fold_jobs, fold_summary, runs
     from reports import crossval as shown
@@ -210,7 +233,7 @@ def _gather(folds: list[int], folder: Path) -> int:
     _check_all_there(folds, folder)
     for place in (folder, fold_jobs.record_file(folder, folds[0]).parent):
         runs.forget_temporaries(place)
-    summary = fold_summary.summarise({fold: _run_of(folder, fold) for fold in folds}, folder)
+    summary = fold_summary.summarise({fold: _run_of(folder, fold, asked) for fold in folds}, folder)
     runs.write_json(folder / SUMMARY, summary)
     runs.write_text(folder / "crossval.md", shown.markdown(summary))
     with runs.atomic_path(folder / "crossval.png") as path:

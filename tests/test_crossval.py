@@ -161,6 +161,26 @@ def test_all_folds_there_means_nothing_to_train(gathered, npy_data, capsys, monk
     assert "2 finished before" in capsys.readouterr().out
 
 
+def test_folds_of_a_file_that_changed_are_not_the_result(npy_data, tmp_path, capsys):
+    recipe = tmp_path / "mine.toml"
+    given = ["--data", npy_data, "--folds", 2, "--runs", tmp_path / "runs", "--recipe", recipe]
+    out = tmp_path / "folds"
+    for rate in ("1e-3", "2e-3"):
+        recipe.write_text(f'base = "audiobots"\nlearning_rate = {rate}\n')
+        for fold in (1, 2):
+            assert run_crossval(*given, "--out", out, "--fold-index", fold) == 0
+        assert run_crossval(*given, "--out", out, "--collect") == 0
+    recipe.write_text('base = "audiobots"\nlearning_rate = 3e-3\n')
+    capsys.readouterr()
+    assert run_crossval(*given, "--out", out, "--collect") == 2
+    assert "fold 1 was trained with other options" in capsys.readouterr().err
+    assert run_crossval(*given, "--fold-index", 1) == 0
+    [named] = (tmp_path / "runs").glob("*-crossval-*")
+    recipe.write_text('base = "audiobots"\nlearning_rate = 4e-3\n')
+    assert run_crossval(*given, "--fold-index", 1) == 0
+    assert len(list(named.parent.glob("*-crossval-*"))) == 2, "another recipe, another folder"
+
+
 def test_what_a_killed_command_left_is_cleared(gathered, npy_data, tmp_path):
     """It may die between the two steps of a write, or before it takes away the mark of a fold."""
     root = Path(shutil.copytree(gathered[0], tmp_path / "runs"))
