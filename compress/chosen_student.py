@@ -6,7 +6,8 @@ What crossval and sweep share; the runs are those of compress.train and compress
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from compress import recipe as recipes
 from compress import registry
@@ -37,6 +38,29 @@ def check(config: CrossvalConfig | SweepConfig) -> tuple[Recipe, dict[str, Recip
         if not is_folder(name):
             registry.check_teacher(name)
     return recipe, teacher_recipes
+
+
+def identity(
+    config: CrossvalConfig | SweepConfig, teacher_recipes: Mapping[str, Recipe]
+) -> dict[str, Any]:
+    """What lies behind the names of student and teachers: a file may change and keep its name.
+
+    Empty for a student of the registry on labels alone. Raises InputError where a teacher's folder
+    holds no finished run.
+    """
+    from compress import runs
+
+    _, shape = registry.student_named(config.student)
+    found: dict[str, Any] = {"shape": shape} if shape else {}
+    if config.teacher:
+        found["teacher_models"] = {
+            name: teacher_recipes[name].to_settings()
+            if name in teacher_recipes
+            else runs.open_run(Path(name)).model_hash()
+            for name in config.teacher
+        }
+        found["teacher_building"] = [config.teacher_map, config.pretrained]
+    return found
 
 
 def distillation_of(

@@ -43,7 +43,7 @@ def run(config: SweepConfig) -> int:
     space, left_out = usable(config.student, space, session)
     if left_out:
         cli.say(f"note      {config.student} takes no {', '.join(left_out)}: not searched")
-    identity = _identity(config, session, recipe, space)
+    identity = _identity(config, session, recipe, space, teacher_recipes)
     key = runs.digest(identity)[:6]
     name = f"{runs.slug(config.student)}-sweep-{session.data_name()}-s{config.seed}-{key}"
     folder = config.out or config.runs / name
@@ -87,10 +87,17 @@ def usable(
 
 
 def _identity(
-    config: SweepConfig, session: Session, recipe: Recipe, space: dict[str, Any]
+    config: SweepConfig,
+    session: Session,
+    recipe: Recipe,
+    space: dict[str, Any],
+    teacher_recipes: Mapping[str, Recipe],
 ) -> dict[str, Any]:
     """What makes two studies one: all but the sampler, the number of trials and the machine."""
     import json
+
+    from compress import chosen_student
+    from compress.teaching import transfer_sets
 
     teaching = ["method", "temperature", "label_loss_weight", "distill_loss_weight", "transfer"]
     found = {
@@ -104,7 +111,11 @@ def _identity(
         "space": {key: dataclasses.asdict(part) for key, part in space.items()},
         "teachers": list(config.teacher),
         "teaching": [getattr(config, key) for key in teaching] if config.teacher else [],
+        **chosen_student.identity(config, teacher_recipes),
     }
+    if config.teacher and config.transfer:
+        heard = transfer_sets(session, config)
+        found["transfer_content"] = [sounds.content_hash for sounds in heard]
     return json.loads(json.dumps(found, default=str))
 
 

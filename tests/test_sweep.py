@@ -9,10 +9,20 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from compress import cli, recipe, search_space, study, sweep, toml_text, train
+from compress import (
+    chosen_student,
+    cli,
+    recipe,
+    search_space,
+    study,
+    sweep,
+    toml_text,
+    train,
+)
 from compress.config import SweepConfig, TrainConfig
 from compress.errors import InputError
 from compress.search_space import Choices, Range
@@ -251,6 +261,25 @@ def test_a_study_of_something_else_is_refused_by_name(changed, words, swept, npy
     assert words in error and "--out" in error and error.count("\n") == 1
 
 
+def test_what_lies_behind_a_name_makes_another_study(tmp_path):
+    """Teachers trained otherwise, or a file of a student that changed, under the same names."""
+
+    def identity(**changed: Any) -> dict[str, Any]:
+        config = SweepConfig(**{"student": "audiobot50", **changed})
+        return chosen_student.identity(config, chosen_student.check(config)[1])
+
+    assert identity() == {}, "studies of an earlier version are still found"
+    taught = [{}, {"teacher_epochs": 1}, {"teacher_map": "2x6"}, {"pretrained": True}]
+    found = [identity(teacher=("test_resnet",), **more) for more in taught]
+    assert all(found.count(one) == 1 for one in found)
+    shape = tmp_path / "small.json"
+    for widths in ([8, 8, 8], [8, 8, 16]):
+        arguments = {"family": "student", "name": "audiobot50", "arguments": {"widths": widths}}
+        shape.write_text(json.dumps(arguments))
+        found.append(identity(student=str(shape)))
+    assert found[-1] != found[-2]
+
+
 def test_a_study_of_the_other_normalisation_is_refused_either_way(tmp_path):
     band = {"student": "audiobot50", "data": "x"}
     study.claim(tmp_path, band | {"normalise": "mixture"})
@@ -300,5 +329,7 @@ def test_a_sweep_under_a_teacher(npy_data, tmp_path, capsys):
     assert "compress.distill" in capsys.readouterr().out
     (best,) = tmp_path.glob("*-sweep-*/best.toml")
     assert len(list(tmp_path.glob("test-resnet-teacher-*"))) == 1, "one teacher for all trials"
+    given[-1] = 2
+    assert run_sweep(*given, "--out", best.parent, "--trials", 4, "--space", "narrow") == 2
     given = ["--student", "audiobot50", *given, "--recipe", best, "--runs", tmp_path]
     assert cli.main(DistillConfig, distill.run, "", [*map(str, given), "--workers", "1"]) == 0
