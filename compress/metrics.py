@@ -70,19 +70,25 @@ def cluster_variance(values: np.ndarray, clusters: np.ndarray) -> float:
     return float(groups / (groups - 1) * np.square(sums).sum() / len(values) ** 2)
 
 
-def accuracy_interval(correct: np.ndarray, recordings: np.ndarray) -> tuple[float, float]:
-    """95 % interval of the accuracy: Wilson's, on the effective number of clips.
+def effective_clips(right: np.ndarray, recordings: np.ndarray) -> float:
+    """How many independent clips tell as much as these, of which some share a recording.
 
-    The number of clips is divided by the design effect, the ratio of the variance over recordings
-    to that of independent clips (Kish 1965), which is at least 1 here.
+    right: per clip, 0 to 1. It is the number of clips over the design effect, the ratio of the
+    variance of their mean over recordings to that of independent clips (Kish 1965), which is at
+    least 1 here. Where all are right, or all wrong, nothing tells that ratio, and a recording
+    counts as one clip.
     """
-    share, n = float(correct.mean()), len(correct)
+    share, n = float(right.mean()), len(right)
     binomial = share * (1 - share) / n
-    effect = 1.0
-    if binomial > 0:
-        clustered = cluster_variance(correct.astype(np.float64), recordings)
-        effect = max(1.0, clustered / binomial) if math.isfinite(clustered) else float(n)
-    return wilson(share, n / effect)
+    if binomial == 0:
+        return float(len(np.unique(recordings)))
+    clustered = cluster_variance(right.astype(np.float64), recordings)
+    return n / max(1.0, clustered / binomial) if math.isfinite(clustered) else 1.0
+
+
+def accuracy_interval(correct: np.ndarray, recordings: np.ndarray) -> tuple[float, float]:
+    """95 % interval of the accuracy: Wilson's, on the effective number of clips."""
+    return wilson(float(correct.mean()), effective_clips(correct, recordings))
 
 
 def calibration_error(decisions: Decisions, bins: int = _BINS) -> float:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from compress.metrics import Z_95, Decisions, cluster_variance, wilson
+from compress.metrics import Z_95, Decisions, cluster_variance, effective_clips, wilson
 
 
 @dataclass(frozen=True)
@@ -75,13 +75,8 @@ def accuracy(outcomes: Sequence[Outcome]) -> Estimate:
     The part over clips is Wilson's interval on the effective number of clips, as for a single run.
     """
     pooled = _pool(outcomes)
-    share, count = float(pooled.values.mean()), len(pooled.values)
-    binomial = share * (1 - share) / count
-    effective = float(count)
-    if binomial > 0:
-        effect = cluster_variance(pooled.values, pooled.recording_ids) / binomial
-        effective = count / max(1.0, effect) if math.isfinite(effect) else 1.0
-    low, high = wilson(share, effective)
+    share = float(pooled.values.mean())
+    low, high = wilson(share, effective_clips(pooled.values, pooled.recording_ids))
     return _estimate(pooled, share - low, high - share, least=0.0, most=1.0)
 
 

@@ -52,6 +52,16 @@ def test_interval_widens_with_clips_that_stand_and_fall_together():
     assert high - low > 1.8 * np.diff(accuracy_interval(correct, np.arange(100)))[0]
 
 
+def test_four_recordings_that_are_all_right_are_no_forty_clips():
+    recordings = np.repeat(np.arange(4), 10)
+    for right in (np.ones(40, bool), np.zeros(40, bool)):
+        assert accuracy_interval(right, recordings) == wilson(float(right[0]), 4)
+        assert accuracy_interval(right, np.arange(40)) == wilson(float(right[0]), 40)
+    one_wrong = recordings > 0
+    assert accuracy_interval(np.ones(40, bool), recordings)[0] > accuracy_interval(
+        one_wrong, recordings)[0]  # fmt: skip
+
+
 def test_a_clip_is_decided_by_the_mean_probability_of_its_windows():
     logits = np.log(np.array([[0.6, 0.4], [0.1, 0.9], [0.7, 0.3]]))
     decisions = decide(logits, np.array([1, 1, 0]), np.array([9, 9, 4]), np.array([2, 2, 1]))
