@@ -193,13 +193,15 @@ def with_origins(found: Sequence[tuple[Entry, dict[str, Any]]]) -> list[Entry]:
     by_hash: dict[str, list[str]] = {}
     for entry, manifest in found:
         artefacts_of = _table(manifest, "artefacts")
-        name = runs.ONNX if manifest.get("stage") == "quantize" else runs.WEIGHTS
-        by_hash.setdefault(str(artefacts_of.get(name)), []).append(entry.run)
+        held = artefacts_of.get(runs.model_file(str(manifest.get("stage"))))
+        if isinstance(held, str):
+            by_hash.setdefault(held, []).append(entry.run)
 
     def origin(kind: str, reference: Any) -> Origin | None:
         if not isinstance(reference, dict):
             return None
-        alike = by_hash.get(str(reference.get("weights_sha256")), [])
+        wanted = reference.get("weights_sha256")
+        alike = by_hash.get(wanted, []) if isinstance(wanted, str) else []
         folder = str(reference.get("folder"))
         run = folder if folder in alike else alike[0] if alike else ""
         return Origin(kind, str(reference.get("name")), run)

@@ -136,6 +136,11 @@ def versions() -> dict[str, str]:
     return found
 
 
+def model_file(stage: str) -> str:
+    """The file of a run of this stage whose hash children record of it."""
+    return ONNX if stage in ("quantize", "ensemble") else WEIGHTS
+
+
 @dataclass(frozen=True)
 class Run:
     """An existing run folder. ``manifest`` is its content as read."""
@@ -208,8 +213,7 @@ class Run:
 
         Of an ensemble it is its file's too: the same weights give other logits by another mean.
         """
-        by_file = self.manifest["stage"] in ("quantize", "ensemble")
-        return sha256_file(self.file(ONNX if by_file else WEIGHTS))
+        return sha256_file(self.file(model_file(self.manifest["stage"])))
 
     def reference(self) -> dict[str, str]:
         """What a manifest records of a parent or a teacher."""

@@ -66,6 +66,30 @@ def test_a_run_stands_below_what_it_was_made_of(family: Path) -> None:
     assert "taught by resnet34" in tree(family)[1] and "taught by" not in tree(family)[2]
 
 
+def test_an_outside_file_has_no_parent_and_an_ensemble_is_known_by_its_file(family: Path) -> None:
+    for folder, stage, parent in (
+        ("baseline", "baseline", None),
+        ("q", "quantize", {"folder": None, "file": "/elsewhere/foreign.onnx", "name": "foreign"}),
+        ("ensemble", "ensemble", None),
+    ):
+        made = run_folders.make(family, folder, name=folder, stage=stage)
+        manifest = json.loads((made / runs.MANIFEST).read_text())
+        manifest["artefacts"] = {runs.ONNX: runs.sha256_file(made / runs.ONNX)}
+        manifest["parent"] = parent
+        (made / runs.MANIFEST).write_text(json.dumps(manifest))
+    student = made_of(run_folders.make(family, "of", name="dsc500"))
+    manifest = json.loads((student / runs.MANIFEST).read_text())
+    manifest["teachers"] = [runs.open_run(family / "ensemble").reference()]
+    (student / runs.MANIFEST).write_text(json.dumps(manifest))
+    entries, _ = report.gather(family, budgets.Budgets())
+    origins = {
+        Path(entry.run).name: [Path(origin.run).name for origin in entry.origins]
+        for entry in entries
+    }
+    assert origins["q"] == [""], "not that of a run without weights"
+    assert origins["of"] == ["ensemble"]
+
+
 def test_a_moved_folder_is_found_by_its_hash_and_a_changed_one_is_not(family: Path) -> None:
     (family / "s").rename(family / "moved")
     assert [line.partition(":")[0] for line in tree(family)][2] == "   └─ prune dsc50"
