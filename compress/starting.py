@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -14,22 +16,36 @@ from compress.runs import Run
 from compress.session import Session, check_heard_no_test
 
 
-def continued(session: Session, name: str, folder: Path) -> tuple[nn.Module, Run]:
+def continued(
+    session: Session, name: str, folder: Path, asked: Mapping[str, Any] | None = None
+) -> tuple[nn.Module, Run]:
     """The network of a run folder, with a new head where the session's classes are others.
 
-    name: of the network that is asked for, as in the run's manifest. Raises InputError where the
-    run holds another one, or heard clips that are the session's test.
+    name: of the network that is asked for, as in the run's manifest. asked: arguments of its
+    builder that the network must have. Raises InputError where the run holds another one, or heard
+    clips that are the session's test.
     """
     parent = runs.open_run(folder)
     check_heard_no_test(session, parent)
     if parent.name != name:
         raise InputError(f"{folder}: holds {parent.name}; asked for is {name}")
     model, _ = checkpoint.load(parent)
+    _check_as_asked(model, folder, asked or {})
     classes = len(session.data.class_names)
     if arguments_of(model).get("classes") != classes:
         family = str(runs.read_json(parent.file(runs.MODEL))["family"])
         model = with_new_head(model, family, name, classes)
     return model, parent
+
+
+def _check_as_asked(model: nn.Module, place: Path, asked: Mapping[str, Any]) -> None:
+    held = arguments_of(model)
+    for key, value in asked.items():
+        if held.get(key) != value:
+            raise InputError(
+                f"{place}: its network has {key} {held.get(key)}, asked for is {value}; leave that "
+                "out, or start without --weights"
+            )
 
 
 def with_new_head(model: nn.Module, family: str, name: str, classes: int) -> nn.Module:
@@ -51,8 +67,13 @@ def file_hash(weights: Path | None) -> str | None:
     return runs.sha256_file(weights) if weights is not None and weights.is_file() else None
 
 
-def original_student(name: str, file: Path, classes: int) -> nn.Module:
-    """A student with the weights of a Lightning checkpoint of the original AudioBots project."""
+def original_student(
+    name: str, file: Path, classes: int, asked: Mapping[str, Any] | None = None
+) -> nn.Module:
+    """A student with the weights of a Lightning checkpoint of the original AudioBots project.
+
+    asked: arguments of its builder that it must have; raises InputError where it has others.
+    """
     from compress.artefacts import lightning_file
     from students.audiobot_original import convert_original
 
@@ -65,6 +86,7 @@ def original_student(name: str, file: Path, classes: int) -> nn.Module:
     if original.student != name:
         raise InputError(f"{file}: holds {original.student}, asked for is {name}")
     model = original.build()
+    _check_as_asked(model, file, asked or {})
     if arguments_of(model).get("classes") != classes:
         raise InputError(
             f"{file}: decides {arguments_of(model).get('classes')} classes, the data has {classes}"

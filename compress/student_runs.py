@@ -49,14 +49,16 @@ def new_student(
     name, shape = registry.student_named(name)
     torch.manual_seed(session.seed)
     classes = len(session.data.class_names)
+    own: dict[str, Any] = {"activation": activation, "dropout": dropout}
+    asked = shape | {key: value for key, value in own.items() if value is not None}
     if weights is not None and weights.is_dir():
-        return starting.continued(session, name, weights)
+        return starting.continued(session, name, weights, asked)
     if weights is not None and not name.startswith(registry.TIMM_PREFIX):
-        return starting.original_student(name, weights, classes), None
-    asked: dict[str, Any] = {"activation": activation, "dropout": dropout, "weights": weights}
-    asked = {key: value for key, value in asked.items() if value is not None}
+        return starting.original_student(name, weights, classes, asked), None
+    if weights is not None:
+        asked["weights"] = weights
     size = {"classes": classes, "mels": session.data.mels, "frames": session.data.frames}
-    model = registry.build_student(name, **(shape | size | asked))
+    model = registry.build_student(name, **(asked | size))
     return model, None
 
 

@@ -69,7 +69,7 @@ def teacher_run(
             "recipe of the teacher: activation and dropout are a student's; leave them out"
         )
     if weights is not None and (weights.is_dir() or is_student):
-        model, parent = starting.continued(session, name, weights)
+        model, parent = starting.continued(session, name, weights, own)
     elif is_student:
         model = registry.build_student(name, **sizes, **own)
     else:

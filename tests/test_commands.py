@@ -423,6 +423,17 @@ def test_lightning_weights_are_the_start(npy_data, tmp_path, capsys):
     capsys.readouterr()
     assert run_train("--student", "audiobot500", *options[2:], "--weights", file) == 2
     assert "holds audiobot50" in capsys.readouterr().err
+    first = next((tmp_path / "runs").iterdir())
+    shape = tmp_path / "narrow.json"
+    narrow = {"family": "student", "name": "audiobot50", "arguments": {"widths": [8, 8, 8]}}
+    shape.write_text(json.dumps(narrow))
+    for start in (file, first):
+        for asked, words in (
+            (["--dropout", 0.5], "dropout 0.026, asked for is 0.5"),
+            (["--student", shape], "widths [24, 48, 64], asked for is [8, 8, 8]"),
+        ):
+            assert run_train(*map(str, options), *asked, "--weights", start) == 2
+            assert words in capsys.readouterr().err, "not trained as something else in silence"
 
 
 def test_two_processes_train_together(npy_data, tmp_path):
