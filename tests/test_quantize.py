@@ -595,6 +595,43 @@ def test_recurrent_quantised_and_damaged_files_are_refused(npy_data, tmp_path, c
     assert str(damaged) in refused(damaged)
 
 
+def test_what_another_operator_reads_before_a_relu_keeps_its_negative_values(tmp_path):
+    """As in a pre-activation block: x is read by the ReLU and by the sum."""
+
+    class PreActivation(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first = torch.nn.Conv2d(1, 8, 3, 2, 1)
+            self.second = torch.nn.Conv2d(8, 8, 3, 1, 1)
+            self.head = torch.nn.Linear(8, 5)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            x = self.first(x)
+            return self.head(torch.relu(x + self.second(torch.relu(x))).mean((2, 3)))
+
+    torch.manual_seed(0)
+    model = PreActivation().eval()
+    normalisation = Normalisation(np.full(32, -40, np.float32), np.full(32, 15, np.float32))
+    onnx_export.to_onnx(model, normalisation, 32, 96, tmp_path / "float.onnx")
+    prepared = prepare(tmp_path / "float.onnx")
+    windows = np.random.default_rng(0).uniform(-80, 0, (32, 1, 32, 96)).astype(np.float32)
+    with static.StaticQuantiser(prepared, windows, "minmax") as quantiser:
+        network = SimulatedNetwork(prepared, quantiser.quantise(), range_steps=150)
+
+    def lows() -> list[float]:
+        found = network.named_buffers()
+        return [float(value) for name, value in found if name.startswith("low")]
+
+    x = normalisation.apply(torch.from_numpy(windows))
+    calibrated = lows()
+    assert sum(low < -0.5 for low in calibrated) >= 2, "the first convolution and the input"
+    network.train()
+    with torch.no_grad():
+        for _ in range(150):
+            network(x)
+    assert lows() == pytest.approx(calibrated, rel=0.02, abs=0.02), "no weight has changed"
+
+
 def test_operators_that_cannot_be_simulated_are_named(quantised):
     prepared, model, _ = quantised("audiobot50")
     strange = onnx.ModelProto()

@@ -326,8 +326,8 @@ def _activation_limits(prepared: Prepared) -> dict[str, tuple[float, float]]:
         if node.op_type not in ("Relu", "Clip"):
             continue
         source = graph.producer(node.input[0])
-        if source is None:
-            continue
+        if source is None or graph.only_reader(node.input[0]) is None:
+            continue  # another reader needs what the clipping would cut
         bounds = (0.0, np.inf)
         if node.op_type == "Clip":
             low, high = (graph.array(node, i) for i in (1, 2))
