@@ -20,6 +20,8 @@ from compress.errors import InputError
 from reports.records import plain
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from compress.verification import Verdict
 
 SAME, DIFFERS, UNREADABLE = 0, 1, 2
@@ -30,7 +32,7 @@ def run(config: VerifyConfig) -> int:
 
     folders = list(config.folders)
     if not folders:
-        folders = [f for f in runs.find_runs(config.runs) if runs.open_run(f).complete]
+        folders = [f for f in runs.find_runs(config.runs) if not _unfinished(f)]
         folders += find_groups(config.runs)
         if not folders:
             raise InputError(f"{config.runs}: no finished run; give the run folders to verify")
@@ -48,6 +50,14 @@ def run(config: VerifyConfig) -> int:
             cli.say(line)
     cli.say(_closing(verdicts))
     return exit_code(verdicts)
+
+
+def _unfinished(folder: Path) -> bool:
+    """Whether a run is still under way; one that cannot be read gets its verdict."""
+    try:
+        return not runs.open_run(folder).complete
+    except InputError:
+        return False
 
 
 def exit_code(verdicts: Sequence[Verdict]) -> int:

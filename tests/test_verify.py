@@ -167,6 +167,16 @@ def test_a_lost_parent_is_noted_and_a_changed_one_is_named(
     assert "not there any more" in printed and "agreement with the file it was made of" in printed
 
 
+def test_a_foreign_manifest_among_the_runs_is_one_verdict(copied, tmp_path, capsys):
+    root = tmp_path / "all"
+    shutil.copytree(copied, root / "run")
+    (root / "foreign").mkdir()
+    (root / "foreign" / runs.MANIFEST).write_text('{"name": "of another program"}')
+    assert verified("--runs", root) == 2
+    printed = capsys.readouterr().out
+    assert "foreign" in printed and "the same" in printed, "the others are verified"
+
+
 def test_what_cannot_be_read_exits_2_and_the_others_are_verified(copied, tmp_path, capsys):
     assert verified(tmp_path / "none", copied, "--files-only") == 2
     printed = capsys.readouterr().out.splitlines()
