@@ -160,7 +160,8 @@ def _behind(record: Run) -> tuple[list[Run], list[str]]:
     while waiting:
         run = waiting.pop()
         parent = run.manifest.get("parent")
-        for entry in [*(run.manifest.get("teachers") or []), *([parent] if parent else [])]:
+        listed = [run.manifest.get(kind) or [] for kind in ("teachers", "members")]
+        for entry in [*listed[0], *listed[1], *([parent] if parent else [])]:
             folder = Path(entry.get("folder") or "")
             if "folder" not in entry or folder in found:
                 continue

@@ -144,11 +144,16 @@ def test_clips_that_a_teacher_heard_are_left_out(
     middle = renamed(finished_run, tmp_path / "middle", lambda data: data.update(content_hash="x"))
     learnt_from(middle, teachers=[{"folder": str(finished_run)}, {"folder": str(tmp_path / "no")}])
     student = renamed(finished_run, tmp_path / "away", lambda data: data.update(content_hash="x"))
-    learnt_from(student, parent={"folder": str(middle)})
-    assert scored(student, "--data", npy_data, "--out", tmp_path / "out") == 0
-    (row,) = json.loads((tmp_path / "out" / score.RESULT).read_text())["runs"]
-    assert row["clips"] == runs.open_run(finished_run).metrics()["splits"]["test"]["clips"]
-    assert f"learnt from {tmp_path / 'no'}, which is missing" in capsys.readouterr().out
+    unheard = runs.open_run(finished_run).metrics()["splits"]["test"]["clips"]
+    for number, behind in enumerate(
+        ({"parent": {"folder": str(middle)}}, {"members": [{"folder": str(middle)}]})
+    ):
+        learnt_from(student, **{"parent": None, "members": None} | behind)
+        out = tmp_path / f"out{number}"
+        assert scored(student, "--data", npy_data, "--out", out) == 0
+        (row,) = json.loads((out / score.RESULT).read_text())["runs"]
+        assert row["clips"] == unheard
+        assert f"learnt from {tmp_path / 'no'}, which is missing" in capsys.readouterr().out
 
 
 def learnt_from(run: Path, **manifest: object) -> None:
