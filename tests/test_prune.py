@@ -168,6 +168,14 @@ def test_random_importance_is_a_control_that_differs_by_seed(student, tmp_path):
     assert hashes[0] != hashes[1]
 
 
+def test_steps_may_be_longer_than_what_follows_where_every_epoch_has_a_view(student, tmp_path):
+    """A teacher answers for the views of the recipe, of which the steps hear the first again."""
+    given = ["--run", student, "--params", 40_000, "--steps", 1, "--step-epochs", 2]
+    given += ["--recipe", "few", "--epochs", 1, "--out", tmp_path / "p"]
+    assert run_prune(*given) == 0
+    assert "distill_loss" in (tmp_path / "p" / runs.CURVES).read_text()
+
+
 def test_a_run_without_teacher_is_tuned_on_labels(finished_run, tmp_path, capsys):
     out = tmp_path / "labels"
     assert run_prune("--run", finished_run, "--params", 30_000, "--out", out) == 0

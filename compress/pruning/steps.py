@@ -201,7 +201,10 @@ class Stepwise:
 
 
 def _short(recipe: Recipe, epochs: int) -> Recipe:
-    return dataclasses.replace(recipe, epochs=epochs, patience=epochs)
+    """Its first epochs, without an early stop; with as many views as the whole recipe has, since
+    a teacher answers for those."""
+    views = recipe.views or recipe.epochs
+    return dataclasses.replace(recipe, epochs=epochs, patience=epochs, views=views)
 
 
 def _feed(session: Session, material: Material, task: fit.Task, recipe: Recipe) -> Any:
