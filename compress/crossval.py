@@ -46,6 +46,13 @@ def run(config: CrossvalConfig) -> int:
     recipe, teacher_recipes = chosen_student.check(config)
     tracking.check(config.logger)
     data = open_chosen(config)
+    if config.validation_fold is not None:
+        raise InputError(
+            "--validation-fold: every official fold is the test once here, and so cannot judge as "
+            "well; leave it out, or train the other folds with compress.train --fold"
+            if data.folds is not None
+            else f"--validation-fold: {data.name} has no official folds; leave it out"
+        )
     folds = folds_of(data, config)
     asked = _asked(config, data, recipe, teacher_recipes)
     folder = config.out or config.runs / _name(config, data, asked)

@@ -230,6 +230,7 @@ def test_a_changed_file_is_not_summarised(gathered, npy_data, capsys):
         (["--engine", "dask"], "--scheduler"),
         (["--scheduler", "tcp://x:1"], "--engine"),
         (["--fold-index", "1", "--collect"], "exclude"),
+        (["--validation-fold", "1"], "--validation-fold"),
         (["--fold-index", "9", "--folds", "3"], "1 to 3"),
         (["--recipe", "audiobot"], "audiobots"),
         (["--teacher", "resnet19"], "resnet18"),
