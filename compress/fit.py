@@ -51,6 +51,10 @@ class Progress:
     seconds: float = 0.0
     history: list[dict[str, float]] = field(default_factory=list)
 
+    def kept(self, recipe: Recipe) -> dict[str, float]:
+        """The row of the epoch whose weights the recipe keeps."""
+        return self.history[-1 if recipe.keep == "last" else self.best_epoch]
+
 
 def train_network(
     model: nn.Module,

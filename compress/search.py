@@ -189,10 +189,10 @@ class _Trainer:
             )
         except InputError as error:
             return {"validation_loss": None, "validation_accuracy": None, "fault": str(error)}
-        best = progress.history[progress.best_epoch]
+        kept = progress.kept(recipe)
         return {
-            "validation_loss": best["validation_loss"],
-            "validation_accuracy": best["validation_accuracy"],
+            "validation_loss": kept["validation_loss"],
+            "validation_accuracy": kept["validation_accuracy"],
             "seconds": round(progress.seconds, 3),
         }
 

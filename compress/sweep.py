@@ -127,7 +127,7 @@ def _objective(
     bar: Any,
     numbers: Callable[[], dict[int, int]],
 ) -> Any:
-    """The least validation loss of a student trained with the trial's values."""
+    """The validation loss of a student trained with the trial's values: of the weights it keeps."""
     import tempfile
 
     import optuna
@@ -145,15 +145,17 @@ def _objective(
             session, config.student, activation=asked.activation, dropout=asked.dropout
         )
         reported: list[float] = []
+        kept: dict[str, float] = {}
         number = numbers()[trial.number]
 
         def after_epoch(row: Mapping[str, float]) -> None:
             reported.append(row["validation_loss"])
             trial.report(row["validation_loss"], len(reported))
-            best = min(range(len(reported)), key=reported.__getitem__)
-            if best == len(reported) - 1:
+            loss = row["validation_loss"]
+            if asked.keep == "last" or not kept or loss < kept["validation_loss"]:
+                kept.update(row)
                 trial.set_user_attr("validation_accuracy", row["validation_accuracy"])
-                trial.set_user_attr("best_epoch", best + 1)
+                trial.set_user_attr("best_epoch", len(reported))
             trial.set_user_attr("seconds", row["seconds"])
             if trial.should_prune():
                 raise optuna.TrialPruned
@@ -180,9 +182,10 @@ def _objective(
                 if reported:
                     how = "stopped" if stopped else f"{len(reported)} epochs"
                     values = ", ".join(f"{k} {_shown(v)}" for k, v in trial.params.items())
-                    cli.say(f"trial {number:<3} loss {min(reported):.4f}  {how}; {values}")
+                    loss = kept["validation_loss"]
+                    cli.say(f"trial {number:<3} loss {loss:.4f}  {how}; {values}")
                     bar.update()
-        return min(reported)
+        return kept["validation_loss"]
 
     return objective
 

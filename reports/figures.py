@@ -223,7 +223,7 @@ def recalls(entry: Entry) -> str:
 
 
 def training_curves(entry: Entry) -> str:
-    """Losses above, validation accuracy below, over epochs; a line marks the epoch kept."""
+    """Losses above, validation accuracy below, over epochs; a line at the least validation loss."""
     curves = entry.curves
     epochs = list(curves.get("epoch", ()))
     if len(epochs) < 2:
@@ -245,7 +245,7 @@ def training_curves(entry: Entry) -> str:
     ]
     x = svg.Scale(epochs[0], epochs[-1], left, width - right)
     parts: list[str] = []
-    kept = _kept_epoch(curves)
+    least = _least_loss(curves)
     for number, (title, columns, top, bottom, form) in enumerate(panels):
         values = [v for column, _ in columns for v in curves.get(column, ()) if math.isfinite(v)]
         if not values:
@@ -260,8 +260,8 @@ def training_curves(entry: Entry) -> str:
         y_ticks = [(tick, form.format(tick).replace("%", " %")) for tick in ticks]
         parts += svg.axes(x, y, x_ticks if number else [], y_ticks, "epoch" if number else "")
         parts.append(svg.text(left, top - 12, title, "label"))
-        if kept is not None:
-            parts.append(svg.line(x(kept), bottom, x(kept), top, "kept"))
+        if least is not None:
+            parts.append(svg.line(x(least), bottom, x(least), top, "kept"))
         for column, kind in columns:
             points = [
                 (x(epoch), y(value))
@@ -305,14 +305,15 @@ def save_training_curves(table: Path, picture: Path) -> None:
     if "validation_accuracy" in curves:
         percent = [100 * value for value in curves["validation_accuracy"]]
         share.plot(epochs, percent, color="#0b62c4", lw=1.8, marker=marker)
-    kept = _kept_epoch(curves)
+    least = _least_loss(curves)
     for axis in (losses, share):
         axis.grid(color="#d9dce1", lw=0.6)
         axis.spines[["top", "right"]].set_visible(False)
-        if kept is not None:
-            axis.axvline(kept, color="#b3541e", lw=1, ls="--")
-    if kept is not None:
-        losses.plot([], [], color="#b3541e", lw=1, ls="--", label=f"kept: epoch {kept:g}")
+        if least is not None:
+            axis.axvline(least, color="#b3541e", lw=1, ls="--")
+    if least is not None:
+        label = f"least validation loss: epoch {least:g}"
+        losses.plot([], [], color="#b3541e", lw=1, ls="--", label=label)
     losses.set_ylabel("loss")
     losses.legend(frameon=False)
     share.set_ylabel("validation accuracy (%)")
@@ -320,8 +321,8 @@ def save_training_curves(table: Path, picture: Path) -> None:
     figure.savefig(picture, format="png")
 
 
-def _kept_epoch(curves: Mapping[str, Sequence[float]]) -> float | None:
-    """The epoch of the least validation loss, whose weights training keeps."""
+def _least_loss(curves: Mapping[str, Sequence[float]]) -> float | None:
+    """The epoch of the least validation loss."""
     epochs, losses = curves.get("epoch", ()), curves.get("validation_loss", ())
     pairs = [(loss, epoch) for epoch, loss in zip(epochs, losses, strict=False) if loss == loss]
     return min(pairs)[1] if pairs else None

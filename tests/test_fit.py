@@ -219,6 +219,15 @@ def test_training_stops_early_on_validation_loss(tmp_path):
     assert len(progress.history) == 3 or progress.best_epoch == len(progress.history) - 3
 
 
+@pytest.mark.parametrize(("keep", "epoch"), [("best", 3), ("last", 4)])
+def test_what_is_judged_is_the_epoch_that_is_kept(keep, epoch):
+    rows = [{"epoch": number + 1, "validation_loss": loss}
+            for number, loss in enumerate([0.9, 0.8, 0.3, 0.7])]  # fmt: skip
+    progress = fit.Progress(epoch=4, best_epoch=2, history=rows)
+    rules = recipe.load("distill", keep=keep)
+    assert progress.kept(rules)["epoch"] == epoch
+
+
 def test_processes_stop_by_the_figures_of_the_first(tmp_path, monkeypatch):
     """Each has batch norms of its own, and would find another epoch the best."""
     from lightning_fabric import Fabric

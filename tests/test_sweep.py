@@ -183,6 +183,15 @@ def swept(npy_data, tmp_path_factory):
     return root / "s"
 
 
+def test_a_trial_is_judged_by_the_weights_that_its_recipe_keeps(npy_data, tmp_path):
+    mine = tmp_path / "last.toml"
+    mine.write_text('base = "audiobots"\nkeep = "last"\nlearning_rate = 0.02\n')
+    given = ["--data", npy_data, "--recipe", mine, "--epochs", 4, "--trials", 2]
+    assert run_sweep(*given, "--out", tmp_path / "s", "--space", "narrow", "--keep-hopeless") == 0
+    trials = json.loads((tmp_path / "s" / sweep.RESULT).read_text())["trials"]
+    assert [trial["best_epoch"] for trial in trials] == [4, 4]
+
+
 def test_the_best_trial_becomes_a_recipe_that_train_takes(swept, npy_data, tmp_path, capsys):
     result = json.loads((swept / sweep.RESULT).read_text())
     best = min(result["trials"], key=lambda row: row["validation_loss"])
