@@ -112,7 +112,8 @@ def write_results(entries: Sequence[Entry], config: ReportConfig, out: Path) -> 
     runs.write_text(out / "results.json", results_shown.to_json(found))
     drawn = _draw_pareto(found, out, ("png", "svg"))
     runs.write_text(out / "results.md", results_shown.markdown(found, baseline, drawn))
-    told = [f"Results over seeds: {out / 'results.md'} (.json, {', '.join(n for _, n in drawn)})"]
+    beside_it = ", ".join([".json", *(name for _, name in drawn)])
+    told = [f"Results over seeds: {out / 'results.md'} ({beside_it})"]
     if config.readme:
         drawn = _draw_pareto(found, config.readme.parent / _FIGURES_OF_README, ("png",))
         beside = [(data, f"{_FIGURES_OF_README}/{name}") for data, name in drawn]
@@ -425,26 +426,30 @@ _VARYING = ("seed", "split", "teachers", "parent", "processes")
 def _groups(entries: Sequence[Entry], manifests: Sequence[dict[str, Any]]) -> list[str]:
     """Of each entry what is equal for runs that differ by seed or fold alone.
 
-    So do the runs that they were made of: int8 files of a student and of the same one pruned have
-    equal settings and are two things.
+    So do the runs that they were made of, and their teachers: int8 files of a student and of the
+    same one pruned have equal settings and are two things. The widths of a run that started from
+    another are that run's; after pruning they differ by seed.
     """
     at = {entry.run: index for index, entry in enumerate(entries)}
 
     def group(index: int, above: tuple[int, ...] = ()) -> str:
-        own = _group(manifests[index])
-        parents = [at[o.run] for o in entries[index].origins if o.kind == "parent" and o.run in at]
-        if not parents or parents[0] in above:  # hashes allow no circle, damaged manifests do
+        origins = [(o.kind, at[o.run]) for o in entries[index].origins if o.run in at]
+        # Hashes allow no circle, damaged manifests do.
+        behind = [(kind, place) for kind, place in origins if place not in (*above, index)]
+        own = _group(manifests[index], any(kind == "parent" for kind, _ in behind))
+        if not behind:
             return own
-        return runs.digest([own, group(parents[0], (*above, index))])
+        return runs.digest([own, *([kind, group(at_, (*above, index))] for kind, at_ in behind)])
 
     return [group(index) for index in range(len(entries))]
 
 
-def _group(manifest: dict[str, Any]) -> str:
+def _group(manifest: dict[str, Any], inherits_widths: bool) -> str:
     """The same, of what one manifest says. Teachers are compared by their names."""
     settings = manifest.get("settings")
+    left_out = (*_VARYING, "arguments") if inherits_widths else _VARYING
     fixed = (
-        {key: value for key, value in settings.items() if key not in _VARYING}
+        {key: value for key, value in settings.items() if key not in left_out}
         if isinstance(settings, dict)
         else manifest.get("key")
     )

@@ -143,6 +143,8 @@ def _result(
 ) -> Result:
     first = group[0]
     record = first.entry.record
+    params = [m.entry.record.params for m in group if m.entry.record.params is not None]
+    macs = [m.entry.record.macs for m in group if m.entry.record.macs is not None]
     integers = [int8[m.entry.run] for m in group if m.entry.run in int8]
     sizes = [m.entry.record.file_bytes for m in integers if m.entry.record.file_bytes]
     seconds = [s for m in group if (s := m.metrics.get("seconds")) is not None]
@@ -156,8 +158,10 @@ def _result(
         made=_made(first),
         seeds=seeds,
         folds=folds,
-        params=record.params,
-        macs=record.macs,
+        params=max(params, default=None),
+        macs=max(macs, default=None),
+        params_least=min(params) if len(set(params)) > 1 else None,
+        macs_least=min(macs) if len(set(macs)) > 1 else None,
         accuracy=_accuracy(group),
         deviation=_deviation(group),
         int8_bytes=max(sizes, default=None),
@@ -188,7 +192,7 @@ def _made(member: Member) -> str:
     text += " with unlabelled sound" if member.settings.get("transfer") else ""
     recipe = member.settings.get("recipe")
     epochs = recipe.get("epochs") if isinstance(recipe, dict) else None
-    text += f", {epochs} epochs" if epochs else ""
+    text += f", {epochs} epoch{'s' * (epochs != 1)}" if epochs else ""
     if stage in ("train", "distill") and start.get("folder"):
         text += f", started from {_start(member, Path(str(start['folder'])))}"
     return text
@@ -364,20 +368,34 @@ def _error_ratio(group: Sequence[Member], base: Sequence[Member] | None) -> Inte
 
 
 def _told_apart(results: Sequence[Result], groups: Sequence[Sequence[Member]]) -> list[Result]:
-    """The results with the first settings in which those of one name and making differ."""
+    """The results with the first settings in which those of one name and making differ: three, or
+    as much more as tells all of them apart."""
     alike: dict[tuple[str, ...], list[int]] = {}
     for index, result in enumerate(results):
         alike.setdefault((result.data, result.name, result.made), []).append(index)
     told = list(results)
     for indices in alike.values():
+        if len(indices) == 1:
+            continue
         settings = [_flat(groups[i][0]) for i in indices]
-        keys = dict.fromkeys(key for one in settings for key in one)
-        differing = [k for k in keys if len({str(one.get(k)) for one in settings}) > 1]
-        for index, one in zip(indices, settings, strict=True) if len(indices) > 1 else ():
-            words = [f"{k.replace('_', ' ')} {_word(one.get(k))}" for k in differing[:3]]
+        behind = [_behind(groups[i][0]) for i in indices]
+        differing = _differing(settings)
+        shown = differing[:3]
+        table = [one | more for one, more in zip(settings, behind, strict=True)]
+        for key in [*differing[3:], *_differing(behind)]:
+            if len({tuple(str(one.get(k)) for k in shown) for one in table}) == len(table):
+                break
+            shown.append(key)
+        for index, one in zip(indices, table, strict=True):
+            words = [f"{k.replace('_', ' ')} {_word(one.get(k))}" for k in shown]
             made = ", ".join([results[index].made, *words])
             told[index] = dataclasses.replace(results[index], made=made)
     return told
+
+
+def _differing(tables: Sequence[Mapping[str, Any]]) -> list[str]:
+    keys = dict.fromkeys(key for table in tables for key in table)
+    return [key for key in keys if len({str(table.get(key)) for table in tables}) > 1]
 
 
 def _flat(member: Member) -> dict[str, Any]:
@@ -387,6 +405,19 @@ def _flat(member: Member) -> dict[str, Any]:
     parts = (settings.get("arguments"), settings.get("recipe"), data.get("frontend"))
     found = {key: value for part in parts if isinstance(part, dict) for key, value in part.items()}
     return found | {k: v for k, v in settings.items() if k not in (*_NOT_HOW, "recipe")}
+
+
+def _behind(member: Member) -> dict[str, Any]:
+    """Where a run's sound and weights came from, and last the run, which tells any two apart."""
+    origins = member.entry.origins
+    return {
+        "data seed": member.manifest.get("data", {}).get("scene_seed"),
+        **{
+            kind: [Path(o.run).name for o in origins if o.kind == kind and o.run]
+            for kind in ("teacher", "parent")
+        },
+        "run": Path(member.entry.run).name,
+    }
 
 
 def _word(value: Any) -> str:

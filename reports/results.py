@@ -64,8 +64,8 @@ class Result:
     made: str  # of what and how, in words
     seeds: Sequence[int]
     folds: Sequence[int]
-    params: int | None
-    macs: int | None
+    params: int | None  # the most of these runs: pruned ones differ by seed
+    macs: int | None  # likewise
     accuracy: Interval  # per clip of the test, 0..1
     deviation: float | None  # sample standard deviation over seeds, or over folds of one seed
     int8_bytes: int | None = None  # largest of the int8 files of these runs
@@ -76,6 +76,8 @@ class Result:
     seconds: float | None = None  # of one training, median
     runs: Sequence[str] = ()  # run folders
     sha256: Sequence[str] = ()  # of their files, in the same order
+    params_least: int | None = None  # where these runs differ
+    macs_least: int | None = None  # likewise
 
     @property
     def label(self) -> str:
@@ -101,7 +103,9 @@ def from_json(row: Any) -> Result:
         kind = str(names[name].type)
         if not _fits(value, kind):
             raise ValueError(f"{name} is {value!r:.60}")
-    for name in ("params", "macs", "int8_bytes", "deviation", "seconds"):
+    for name in (
+        "params", "macs", "params_least", "macs_least", "int8_bytes", "deviation", "seconds",
+    ):  # fmt: skip
         if not 0 <= (row.get(name) or 0) <= _LARGEST:
             raise ValueError(f"{name} is {row[name]!r:.60}")
     values: dict[str, Any] = {
@@ -146,8 +150,8 @@ def cells(result: Result) -> tuple[str, ...]:
         result.data + (" (synthetic)" if said else ""),
         result.name,
         result.made,
-        count(result.params),
-        millions(result.macs),
+        _range(count(result.params_least), count(result.params)),
+        _range(millions(result.macs_least), millions(result.macs)),
         int8,
         f"{100 * accuracy.mean:.1f} % ({100 * accuracy.low:.1f} to {100 * accuracy.high:.1f})",
         MISSING if result.deviation is None else f"± {100 * result.deviation:.1f}",
@@ -157,6 +161,10 @@ def cells(result: Result) -> tuple[str, ...]:
         result.device or MISSING,
         MISSING if result.seconds is None else duration(result.seconds),
     )
+
+
+def _range(least: str, most: str) -> str:
+    return most if least in (MISSING, most) else f"{least} to {most}"
 
 
 def runs_in_words(result: Result) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import math
 from pathlib import Path
@@ -11,7 +12,7 @@ import pytest
 import run_folders
 from scipy import stats
 
-from compress import cli, evaluate, metrics, replicates, report, results, runs
+from compress import budgets, cli, evaluate, metrics, replicates, report, results, runs
 from compress.config import ReportConfig
 from compress.metrics import Decisions
 from compress.replicates import Outcome
@@ -360,3 +361,74 @@ def test_words_of_a_row() -> None:
     assert shown.points(shown.Interval(0.009, 0.002, 0.016, 3)) == "+0.9 (+0.2 to +1.6)"
     assert shown.points(shown.Interval(0.009, 0.002, 0.016)).endswith(", one seed")
     assert [shown.duration(s) for s in (12.4, 185, 3_900)] == ["12 s", "3 min", "1 h 05 min"]
+
+
+# --- what is one row, and what are two -----------------------------------------------------------
+
+
+def made_by(folder: Path, parent: Path | None = None, *teachers: Path, **settings: object) -> Path:
+    """Give a fabricated run weights, what it was made of, and settings."""
+    (folder / runs.WEIGHTS).write_text(f"weights of {folder.name}")
+    manifest = runs.read_json(folder / runs.MANIFEST)
+    manifest["artefacts"] = {runs.WEIGHTS: runs.sha256_file(folder / runs.WEIGHTS)}
+    manifest["settings"] |= settings
+    manifest["parent"] = runs.open_run(parent).reference() if parent else None
+    manifest["teachers"] = [runs.open_run(teacher).reference() for teacher in teachers]
+    runs.write_json(folder / runs.MANIFEST, manifest)
+    return folder
+
+
+def rows_of(root: Path) -> list[shown.Result]:
+    entries, _ = report.gather(root, budgets.Budgets())
+    return results.with_earlier(results.build(entries)[0], [])
+
+
+def test_students_of_other_teachers_of_one_name_are_no_seeds_of_each_other(tmp_path: Path) -> None:
+    """And neither hides the other, nor runs that differ in a fourth setting or by their sound."""
+    root = tmp_path / "runs"
+    make = run_folders.make
+    short = [made_by(make(root, f"t{seed}", name="resnet18", stage="teach", seed=seed),
+                     recipe={"epochs": 2}) for seed in (0, 1)]  # fmt: skip
+    long = made_by(make(root, "long", name="resnet18", stage="teach"), recipe={"epochs": 6})
+    for seed, teacher in enumerate(short):
+        made_by(make(root, f"s{seed}", name="dsc50", seed=seed), None, teacher)
+    made_by(make(root, "other", name="dsc50"), None, long)
+    students = [row for row in rows_of(root) if row.name == "dsc50"]
+    assert sorted(len(row.runs) for row in students) == [1, 2]
+    assert len({row.made for row in students}) == 2
+    for row in students:
+        assert ("teacher long" in row.made) == (len(row.runs) == 1)
+
+
+@pytest.mark.parametrize("differ", ["fourth setting", "sound"])
+def test_runs_that_read_alike_are_told_apart_and_none_is_lost(differ: str, tmp_path: Path) -> None:
+    root = tmp_path / "runs"
+    for number in range(3):
+        recipe = {"patience": number > 1, "batch_size": number > 1, "optimiser": number > 1,
+                  "label_loss": "focal" if number == 1 else "cross_entropy"}  # fmt: skip
+        run = run_folders.make(root, f"r{number}", name="dsc50", stage="train")
+        made_by(run, recipe=recipe if differ == "fourth setting" else {})
+        if differ == "sound":
+            manifest = runs.read_json(run / runs.MANIFEST)
+            manifest["data"] |= {"scene_seed": number, "content_hash": f"of seed {number}"}
+            runs.write_json(run / runs.MANIFEST, manifest)
+    found = rows_of(root)
+    assert len(found) == 3 == len({row.made for row in found})
+    words = "label loss focal" if differ == "fourth setting" else "data seed 2"
+    assert sum(words in row.made for row in found) == 1
+
+
+def test_seeds_whose_widths_pruning_chose_are_seeds_and_their_sizes_a_range(tmp_path: Path) -> None:
+    root = tmp_path / "runs"
+    for seed in (0, 1):
+        sizes = {"params": 40_000 + seed, "macs": 3_000_000 + 200_000 * seed, "seed": seed}
+        widths = {"arguments": {"widths": [8, 8 + seed]}}
+        make = functools.partial(run_folders.make, root, name="dsc50")
+        student = made_by(make(folder=f"s{seed}", stage="train", seed=seed))
+        pruned = made_by(make(folder=f"p{seed}", stage="prune", **sizes), student)
+        made_by(make(folder=f"f{seed}", **sizes), pruned, **widths)
+    pruned_row, tuned = (row for row in rows_of(root) if row.params == 40_001)
+    for row in (pruned_row, tuned):
+        assert len(row.seeds) == 2 and (row.params_least, row.macs_least) == (40_000, 3_000_000)
+        assert shown.cells(row)[3:5] == ("40,000 to 40,001", "3.0 M to 3.2 M")
+    assert shown.from_json(json.loads(shown.to_json([tuned]))[0]) == tuned
