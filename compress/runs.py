@@ -382,6 +382,28 @@ def missing(folder: Path, manifest: Mapping[str, Any]) -> list[str]:
     return lost
 
 
+def behind(run: Run) -> tuple[list[Run], list[Path]]:
+    """The runs that a run learnt from, through all generations, and the folders that are missing.
+
+    Those are its teachers, its parent and, of an ensemble, its members.
+    """
+    found, missing = {run.folder: run}, []
+    waiting = [run]
+    while waiting:
+        manifest = waiting.pop().manifest
+        listed = [*(manifest.get("teachers") or []), *(manifest.get("members") or [])]
+        for entry in [*listed, *([manifest["parent"]] if manifest.get("parent") else [])]:
+            folder = Path(entry.get("folder") or "")
+            if "folder" not in entry or folder in found or folder in missing:
+                continue
+            if not (folder / MANIFEST).is_file():
+                missing.append(folder)
+                continue
+            found[folder] = open_run(folder)
+            waiting.append(found[folder])
+    return [other for other in found.values() if other is not run], missing
+
+
 def inside(folder: Path, name: str) -> bool:
     """Whether ``name``, read from a file, stays in ``folder``: no path out of it, nor a link."""
     try:

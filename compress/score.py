@@ -132,12 +132,18 @@ def _windows(
     where there are none."""
     import numpy as np
 
+    from compress import runs
+
     left = np.arange(len(data))
     notes: list[str] = []
     looked_at: set[Path] = set()  # runs often share a teacher
     for record in records:
-        behind, told = _behind(record)
-        notes += told
+        behind, missing = runs.behind(record)
+        notes += [
+            f"{record.folder}: learnt from {folder}, which is missing, so whether that heard some "
+            "of these clips is not known"
+            for folder in missing
+        ]
         for run in (record, *behind):
             if run.folder in looked_at:
                 continue
@@ -148,32 +154,6 @@ def _windows(
             these = "these runs were" if record is not records[0] else f"{record.folder} was"
             raise InputError(f"{data.name}: {these} trained on every clip; give other data")
     return left, list(dict.fromkeys(notes))
-
-
-def _behind(record: Run) -> tuple[list[Run], list[str]]:
-    """The runs that a run learnt from, teachers and what it was made of, through all generations;
-    and which of them are missing."""
-    from compress import runs
-
-    found: dict[Path, Run] = {record.folder: record}
-    notes, waiting = [], [record]
-    while waiting:
-        run = waiting.pop()
-        parent = run.manifest.get("parent")
-        listed = [run.manifest.get(kind) or [] for kind in ("teachers", "members")]
-        for entry in [*listed[0], *listed[1], *([parent] if parent else [])]:
-            folder = Path(entry.get("folder") or "")
-            if "folder" not in entry or folder in found:
-                continue
-            if not (folder / runs.MANIFEST).is_file():
-                notes.append(
-                    f"{record.folder}: learnt from {folder}, which is missing, so whether that "
-                    "heard some of these clips is not known"
-                )
-                continue
-            found[folder] = runs.open_run(folder)
-            waiting.append(found[folder])
-    return [run for run in found.values() if run is not record], notes
 
 
 def _unheard(

@@ -90,7 +90,17 @@ class Session:
 
 
 def check_heard_no_test(session: Session, run: Run) -> None:
-    """Refuse a run, as teacher or as start, that was trained on this session's test clips."""
+    """Refuse a run, as teacher or as start, that was trained on this session's test clips, or that
+    learnt from one that was."""
+    _check_heard_no_test(session, run)
+    for other in runs.behind(run)[0]:
+        try:
+            _check_heard_no_test(session, other)
+        except InputError as error:
+            raise InputError(f"{run.folder}: learnt from {error}") from None
+
+
+def _check_heard_no_test(session: Session, run: Run) -> None:
     ours, theirs = session.data, run.manifest["data"]
     if theirs.get("content_hash") == ours.content_hash:
         if run.manifest.get("settings", {}).get("split") != session.split.digest():

@@ -151,11 +151,25 @@ def transfer_sets(session: Session, options: Any) -> list[SpectrogramSet]:
                 shape=(session.data.mels, session.data.frames),
             )
         )
+        _check_no_test_among(found[-1], session)
     for extra in found:
         session.say(f"transfer  {extra.name}: {len(extra):,} unlabelled windows")
         for note in extra.notes:
             session.say(f"note      {note}")
     return found
+
+
+def _check_no_test_among(transfer: SpectrogramSet, session: Session) -> None:
+    """Refuse unlabelled sound that holds windows of the session's test, to the bit."""
+    from compress.duplicates import sounding_digests
+
+    tested = {d for d in sounding_digests(session.data, session.split.test) if d is not None}
+    heard = sum(d in tested for d in sounding_digests(transfer, np.arange(len(transfer))))
+    if heard:
+        raise InputError(
+            f"--transfer {transfer.name}: {heard:,} of its windows are the test of "
+            f"{session.data.name}, which must not be heard; leave those sounds out"
+        )
 
 
 def check_teacher(session: Session, teacher: Run) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -273,12 +274,23 @@ def test_a_teacher_computes_in_the_recipes_precision(compared, npy_data, tmp_pat
     np.testing.assert_allclose(rounded, exact, atol=0.05 * np.abs(exact).max())
 
 
-def test_a_teacher_of_another_split_is_refused(compared, npy_data, capsys):
+def test_a_teacher_of_another_split_is_refused(compared, npy_data, tmp_path, capsys):
     root, _ = compared
     folder = next(root.glob("test-resnet-teacher-*"))
     assert run_distill("--student", "audiobot50", "--data", npy_data, "--teacher", folder,
                        "--data-seed", "1") == 2  # fmt: skip
     assert "another split" in capsys.readouterr().err
+    # so is one that learnt from it, though its own data is other data
+    student = shutil.copytree(next(root.glob("audiobot50-distilled-*")), tmp_path / "away")
+    manifest = runs.read_json(student / runs.MANIFEST)
+    manifest["data"]["content_hash"] = "of other data"
+    runs.write_json(student / runs.MANIFEST, manifest)
+    for option in ("--teacher", "--weights"):
+        more = ["--without-teacher"] if option == "--weights" else []
+        assert run_distill("--student", "audiobot50", "--data", npy_data, option, student, *more,
+                           "--data-seed", "1", "--out", tmp_path / "no") == 2  # fmt: skip
+        assert "learnt from" in capsys.readouterr().err
+    assert not (tmp_path / "no").exists()
 
 
 def test_transfer_material_is_labelled_by_the_teacher(compared, tmp_path, capsys):
@@ -304,6 +316,12 @@ def test_transfer_material_is_labelled_by_the_teacher(compared, tmp_path, capsys
     seen = {kind: found["epochs"] * found["windows_per_epoch"] for kind, found in figures.items()}
     assert figures["twin"]["windows_per_epoch"] < figures["distilled"]["windows_per_epoch"]
     assert seen["twin"] == pytest.approx(seen["distilled"], rel=0.25), "to whole epochs"
+    shutil.copy(data / "low" / "0.wav", extra)
+    shutil.copy(data / "high" / "1.wav", extra)
+    again = [*options, "--data", data, "--transfer", extra]
+    heard = [run_distill(*again, "--data-seed", seed) for seed in range(6)]
+    assert 2 in heard, "in one of six splits one of these two is a test clip"
+    assert "of its windows are the test of" in capsys.readouterr().err
 
 
 def test_synthetic_transfer_and_a_teacher_of_more_scenes(tmp_path, capsys):
