@@ -12,6 +12,8 @@ from pathlib import Path
 import model_files
 import pytest
 
+from compress import artefacts
+
 yaml = pytest.importorskip("yaml")
 
 ROOT = Path(__file__).parents[1]
@@ -82,7 +84,36 @@ def test_paths_cannot_run_commands_or_pass_for_options(installed: Path) -> None:
     done = run_step(GATE, installed, paths="--help\n$(touch ran)\n`touch ran`")
     assert done.returncode == 2 and not (installed / "ran").exists()
     assert "usage:" not in done.stdout
+    (installed / "outputs").unlink()
     assert run_step(GATE, installed, paths=" \n").returncode == 2
+    assert (installed / "outputs").read_text() == "exit-code=2\n"
+
+
+def test_the_callers_own_modules_are_not_imported(installed: Path) -> None:
+    """A repository may hold folders and files that are named as the gate's own modules."""
+    path = model_files.student(installed / "m.onnx", 8)
+    for name in ("numpy.py", "json.py", "compress/__init__.py", "reports/__init__.py"):
+        (installed / name).parent.mkdir(exist_ok=True)
+        (installed / name).write_text("raise SystemExit(0)\n")
+    done = run_step(GATE, installed, paths=path.name)
+    assert done.returncode == 0 and "1 checked" in done.stdout, done.stderr
+
+
+def test_installing_imports_none_of_the_callers_modules(tmp_path: Path) -> None:
+    python = tmp_path / "python"
+    python.write_text(
+        f'#!/bin/sh\necho "$@" >> {tmp_path}/calls\n'
+        'if [ "$3" = venv ]; then mkdir -p "$4/bin"; cp "$0" "$4/bin"; fi\n'
+    )
+    python.chmod(0o755)
+    done = run_step(INSTALL, tmp_path, python=str(python))
+    assert done.returncode == 0, done.stderr
+    modules = [call for call in (tmp_path / "calls").read_text().splitlines() if "-m" in call]
+    assert len(modules) == 3 and all(call.startswith("-P -m ") for call in modules)
+
+
+def test_the_action_names_every_kind_of_file_that_it_reads() -> None:
+    assert all(ending in ACTION["description"] for ending in artefacts.SHIPPED_ENDINGS)
 
 
 def test_what_is_installed_are_the_packages_own_bounds() -> None:
