@@ -9,8 +9,10 @@ manifest.
 Latency ratio and accuracy come from the run's metrics.json, only while the file has the hash that
 they were measured on. Budgets have a warn and a fail level for each figure.
 
-Exit code 0: nothing over a fail level (warnings alone end with 0); 1: a fail level is broken;
-2: a file, the limits or the base are unreadable.
+Exit code 0: nothing over a fail level (warnings alone end with 0); 1: a fail level is broken, or
+not known to hold: the file should tell the figure and does not, or is not the one that its run
+measured; 2: a file, the limits or the base are unreadable. A file without a run passes the limits
+that only a run can tell, and the gate says that they were not measured.
 """
 
 from __future__ import annotations
@@ -205,7 +207,10 @@ def judge(
 
 
 def _check(figure: str, found: Value, limits: budgets.Budgets) -> Check:
-    level = "unknown" if found.value is None else limits.level(figure, found.value)
+    if found.value is not None:
+        level = limits.level(figure, found.value)
+    else:
+        level = "fail" if found.owed and figure in limits.fail else "unknown"
     return Check(figure, found, limits.fail.get(figure), limits.warn.get(figure), level)
 
 

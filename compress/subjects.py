@@ -40,6 +40,7 @@ class Value:
     """One figure of one subject. ``value`` None: ``reason`` says why it is not known.
 
     applies: False where this kind of subject has no such figure, so that nothing is amiss.
+    owed: True where the subject itself should tell it, so that a fail level does not hold.
     parts: what the figure is made of, largest first. where: the layer at which it stands.
     """
 
@@ -48,6 +49,7 @@ class Value:
     applies: bool = True
     parts: tuple[Contribution, ...] = ()
     where: str = ""
+    owed: bool = False
 
 
 @dataclass(frozen=True)
@@ -60,6 +62,7 @@ class Subject:
     manifest: Mapping[str, Any] = field(default_factory=dict)  # of the run folder around it
     metrics: Mapping[str, Any] = field(default_factory=dict)  # measured on just this content
     unmeasured: str = ""  # why there are no metrics
+    changed: bool = False  # since it was measured
     counted: Mapping[str, Value] = field(default_factory=dict)
     base: Record | None = None
     no_base: str = ""  # why there is no base record, where --base was given
@@ -99,8 +102,8 @@ def open_subject(path: Path) -> Subject:
     if not metrics or metrics.get("artifact") != path.name:
         return Subject(str(path), path, summary, manifest, unmeasured="no metrics.json tells of it")
     if metrics.get("sha256") != summary.sha256:
-        reason = "the file changed since it was measured; run the command that made it again"
-        return Subject(str(path), path, summary, manifest, unmeasured=reason)
+        reason = "the file is not the one that was measured; measure again"
+        return Subject(str(path), path, summary, manifest, unmeasured=reason, changed=True)
     return Subject(str(path), path, summary, manifest, metrics)
 
 
@@ -141,11 +144,8 @@ def peak_activation_bytes(subject: Subject) -> Value:
 
 def flash_bytes(subject: Subject) -> Value:
     summary = subject.summary
-    if summary is not None and summary.kind == "onnx" and not summary.quantised:
+    if summary is not None and summary.flash_bytes is not None and not summary.quantised:
         return Value(None, "a float file; its int8 file goes into flash", applies=False)
-    holds_graph = summary is not None and summary.kind not in _WEIGHTS_ONLY
-    if summary is not None and holds_graph and summary.flash_bytes is None:
-        return Value(None, f"not counted in a {summary.kind} file", applies=False)
     return _of_file(subject, "flash_bytes", _layers(subject, "flash_bytes"))
 
 
@@ -161,7 +161,7 @@ def _of_file(
     if summary.kind in _WEIGHTS_ONLY:
         reason = f"a {summary.kind} file holds weights only; gate the ONNX file"
         return Value(None, reason, applies=not _has_onnx_beside(subject))
-    return Value(None, "; ".join(summary.notes))
+    return Value(None, "; ".join(summary.notes), owed=True)
 
 
 def _is_beside_what_ships(subject: Subject) -> bool:
@@ -189,8 +189,8 @@ def _layers(subject: Subject, figure: str) -> tuple[Contribution, ...]:
 def latency_ratio(subject: Subject) -> Value:
     if subject.path is None:
         return Value(None, "measured on its exported file", applies=False)
-    if not subject.metrics:  # a file without a run was compared with nothing
-        return Value(None, subject.unmeasured, applies="changed" in subject.unmeasured)
+    if not subject.metrics:
+        return _not_measured(subject)
     found = _number(recorded_latency_ratio(subject.metrics))
     if found is None:
         return Value(None, "it was made of no other file", applies=False)
@@ -227,11 +227,17 @@ def _of_test(subject: Subject, key: str) -> Value:
     if subject.path is None:
         return Value(None, "measured on its exported file", applies=False)
     if not subject.metrics:
-        return Value(None, subject.unmeasured, applies=not _is_beside_what_ships(subject))
+        return _not_measured(subject)
     splits = subject.metrics.get("splits")
     test = splits.get("test") if isinstance(splits, Mapping) else None
     found = _number(test.get(key)) if isinstance(test, Mapping) else None
     return Value(found, "" if found is not None else f"metrics.json has no test {key}")
+
+
+def _not_measured(subject: Subject) -> Value:
+    """A figure that only a run can tell: no run owes nothing, one of another file does."""
+    applies = subject.changed or not _is_beside_what_ships(subject)
+    return Value(None, subject.unmeasured, applies=applies, owed=subject.changed)
 
 
 def _number(value: Any) -> float | None:

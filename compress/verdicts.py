@@ -31,7 +31,7 @@ class Check:
     found: Value
     fail: float | None = None
     warn: float | None = None
-    level: str = "ok"  # "fail", "warn", "ok", or "unknown" where there is no value
+    level: str = "ok"  # "fail" (also of a figure that is owed), "warn", "ok", "unknown"
 
     @property
     def value(self) -> float | None:
@@ -86,7 +86,7 @@ class Verdict:
 
 
 def exit_code(verdicts: Iterable[Verdict]) -> int:
-    """2 where something could not be read, else 1 where a fail level is broken, else 0."""
+    """2 where something could not be read, else 1 where a fail level is not kept, else 0."""
     codes = {"error": UNREADABLE, "fail": BROKEN}
     return max((codes.get(verdict.level, PASSED) for verdict in verdicts), default=PASSED)
 
@@ -120,7 +120,10 @@ def text_lines(verdict: Verdict, why: bool = False) -> Iterator[str]:
 
 
 def message(check: Check) -> str:
-    """A broken level in words: figure, limit, excess, largest layers."""
+    """A broken level in words: figure, limit, excess, largest layers; or why it cannot be told."""
+    if check.value is None:
+        bound = _against(check)
+        return f"{check.figure} cannot be told, {bound} is not known to hold: {check.found.reason}"
     value, limit, row = check.value or 0, check.limit or 0, check.row
     side, bound = ("under", "least") if row.least else ("over", "limit")
     difference = abs(value - limit)
@@ -143,6 +146,10 @@ def _kept(check: Check) -> str:
     return (
         f"{check.figure} {check.row.show(check.value)} {word} {check.row.show(check.limit or 0)}"
     )
+
+
+def _against(check: Check) -> str:
+    return f"the {'least' if check.row.least else 'limit'} of {check.row.show(check.limit or 0)}"
 
 
 def change_lines(verdict: Verdict) -> Iterator[str]:
@@ -246,6 +253,7 @@ def github_lines(verdict: Verdict, why: bool = False) -> Iterator[str]:
     for check in verdict.checks:
         if check.level in commands:
             command, words = commands[check.level]
+            words = words if check.value is not None else "Cannot be told"
             title = _property(f"{words}: {check.figure}")
             yield f"::{command} {place}title={title}::{_data(f'{subject}: {message(check)}')}"
         elif check.level == "unknown" and check.found.applies:

@@ -261,10 +261,58 @@ def test_figures_of_a_run_hold_only_for_the_file_that_was_measured(
     assert "accuracy 89.80 % is under the least of 90.00 % by 0.20 points" in out
     assert "latency_ratio 1.25 is over the limit of 1 by 0.25" in out
     model_files.student(run / "model.onnx", 9)
-    assert gated(run, "--budgets", limits) == 0
+    assert gated(run, "--budgets", limits) == 1
     out = capsys.readouterr().out
-    assert "accuracy not measured (the file changed since it was measured" in out
-    assert "2 figures not measured" in out
+    for figure, least in (("accuracy", "least of 90.00 %"), ("latency_ratio", "limit of 1")):
+        assert f"{figure} cannot be told, the {least} is not known to hold: the file is not" in out
+    assert "is not the one that was measured; measure again" in out and "1 over budget" in out
+    limits_file(limits, text.replace("fail", "warn"))
+    assert gated(run, "--budgets", limits) == 0
+    assert "2 figures not measured" in capsys.readouterr().out
+
+
+def test_a_file_that_no_run_measured_passes_what_only_a_run_can_tell(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    limits = limits_file(tmp_path / "l.toml", "[fail]\naccuracy = 0.9\nlatency_ratio = 1.0\n")
+    assert gated(model_files.student(tmp_path / "m.onnx", 8), "--budgets", limits) == 0
+    out = capsys.readouterr().out
+    for figure in ("accuracy", "latency_ratio"):
+        assert f"{figure} not measured (no metrics.json tells of it)" in out
+
+
+def test_a_changed_file_does_not_pass_as_no_worse_than_its_base(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    limits = limits_file(tmp_path / "l.toml", "[fail]\naccuracy_drop = 0.03\n")
+    run = run_folders.make(tmp_path / "runs", "a", accuracy=0.91)
+    base = tmp_path / "base.json"
+    assert gated(run, "--budgets", limits, "--format", "json", "--out", base) == 0
+    model_files.student(run / "model.onnx", 9)
+    capsys.readouterr()
+    assert gated(run, "--budgets", limits, "--base", base) == 1
+    assert "accuracy_drop cannot be told" in capsys.readouterr().out
+
+
+def test_a_figure_that_the_file_should_tell_and_does_not_is_no_pass(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    node = onnx.helper.make_node("Conv", ["log_mel_db", "w"], ["logits"], "big")
+    path = model_files.save(
+        tmp_path / "m.onnx", [node], [model_files.weight("w", 1, 1, 3, 3)],
+        shape=("batch", 1, 32, "frames"),
+    )  # fmt: skip
+    limits = limits_file(tmp_path / "l.toml", "[fail]\nmacs = 9\npeak_activation_bytes = 9\n")
+    assert gated(path, "--budgets", limits) == 1
+    out = capsys.readouterr().out
+    assert "macs cannot be told, the limit of 9 is not known to hold: MACs cannot be" in out
+    assert "(big)" in out and "peak_activation_bytes cannot be told" in out
+    assert gated(path, "--budgets", limits, "--format", "github") == 1
+    assert "title=Cannot be told%3A macs::" in capsys.readouterr().out
+    assert gated(path, "--budgets", limits, "--format", "junit") == 1
+    assert capsys.readouterr().out.count("<failure message=") == 2
+    assert gated(path, "--budgets", limits_file(limits, "[warn]\nmacs = 9\n")) == 0
+    assert "macs not measured" in capsys.readouterr().out
 
 
 def test_flash_is_that_of_int8_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

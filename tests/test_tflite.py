@@ -598,6 +598,9 @@ def test_a_file_is_counted_by_hand():
     assert found.macs == 108
     # scales and zero points: one each for three activations, two each for weight and bias
     assert found.apart == {"shapes and settings": 2, "quantisation parameters": 6 + 8}
+    # 18 int8 weights, 2 biases and 2 axes of 4 bytes; 7 scales of 4 bytes, 7 zero points of 8
+    assert found.quantised and found.flash_bytes == 18 + 4 * 4 + 7 * 4 + 7 * 8
+    assert found.largest_layers(1, "flash_bytes")[0].flash_bytes == 18 + 8
     # at the convolution: 24 bytes of input, 12 of output
     assert (found.peak_activation_bytes, found.peak_layer) == (36, "conv")
     assert [(layer.name, layer.kind, layer.params) for layer in found.layers] == [
@@ -612,6 +615,13 @@ def test_what_is_no_tflite_file_is_refused(content, tmp_path):
     (tmp_path / "m.tflite").write_bytes(content)
     with pytest.raises(InputError, match="tflite"):
         artefacts.read(tmp_path / "m.tflite")
+
+
+def test_the_flash_of_a_file_is_limited(tmp_path, capsys):
+    limits = tmp_path / "limits.toml"
+    limits.write_text("[fail]\nflash_bytes = 117\n")
+    assert cli.main(GateConfig, gate.run, "", [str(TINY), "--budgets", str(limits)]) == 1
+    assert "flash_bytes 118 is over the limit of 117 by 1 bytes" in capsys.readouterr().out
 
 
 def test_truncated_at_any_place_is_refused(tmp_path):

@@ -51,7 +51,7 @@ class FileSummary:
     peak_activation_bytes: int | None = None  # batch 1, in the order of execution
     peak_layer: str | None = None  # the node at which the peak stands
     at_peak: tuple[tuple[str, int], ...] = ()  # (node that wrote it, bytes) alive there
-    flash_bytes: int | None = None  # all stored numbers, see compress.artefacts.onnx_file
+    flash_bytes: int | None = None  # all stored numbers, each in the type that it is stored in
     quantised: bool = False  # most of the weights are stored in integers of at most 8 bits
     notes: tuple[str, ...] = ()  # why a figure is missing, or what it leaves out
 

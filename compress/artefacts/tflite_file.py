@@ -28,6 +28,7 @@ _BITS = {
     16: 16, 17: 4, 18: 16, 19: 2, 20: 4, 21: 8, 22: 8,
 }  # fmt: skip
 _STRING, _OPAQUE = 5, (13, 14)
+_SMALL_TYPES = (3, 9, 17, 19, 20)  # uint8, int8, and of 4 and 2 bits
 _NOT_WEIGHT_TYPES = (4, _STRING, 6)  # int64, string, bool: positions, texts, masks
 
 _OPERATORS = {
@@ -106,11 +107,12 @@ class _Graph:
 def read(path: Path) -> FileSummary:
     """Figures of a .tflite file; raises InputError where it is corrupt."""
     content = read_whole(path, _MOST_BYTES)
-    graphs, quantisation, unused = _parse(path, content)
+    graphs, scales, unused = _parse(path, content)
     counted = [_constants(graph) for graph in graphs]
     params, apart, owners = _count(graphs, counted)
     params += unused
-    apart[QUANTISATION] += quantisation
+    apart[QUANTISATION] += sum(scales)
+    quantised = _quantised(graphs, owners)
     layers, notes = _layers(graphs, owners)
     if unused:
         layers.append(Layer("buffers that no tensor refers to", "not used", unused))
@@ -133,13 +135,15 @@ def read(path: Path) -> FileSummary:
         macs=None if _uncounted(graphs) else sum(layer.macs or 0 for layer in layers),
         peak_activation_bytes=peak,
         peak_layer=where,
+        flash_bytes=_stored_bytes(graphs, scales) + unused,
+        quantised=quantised,
         notes=tuple(notes),
     )
 
 
 def operators(path: Path) -> list[tuple[str, str]]:
     """(kind, name) of every operator of a file; a custom one goes by its own name as kind."""
-    graphs, _, _ = _parse(path, read_whole(path, _MOST_BYTES))
+    graphs, *_ = _parse(path, read_whole(path, _MOST_BYTES))
     return [(o.custom or o.kind, g.name(o)) for g in graphs for o in g.operators]
 
 
@@ -168,8 +172,8 @@ def _root(path: Path, content: bytes) -> Table:
     return FlatBuffer(content, lambda why: InputError(f"{damaged}: {why}")).root()
 
 
-def _parse(path: Path, content: bytes) -> tuple[list[_Graph], int, int]:
-    """(graphs, numbers that are scales and zero points, bytes that nothing refers to)."""
+def _parse(path: Path, content: bytes) -> tuple[list[_Graph], tuple[int, int], int]:
+    """(graphs, how many scales and how many zero points, bytes that nothing refers to)."""
     model = _root(path, content)
     codes = [
         (max(code.number(0, "<b"), code.number(3, "<i")), code.text(1)) for code in model.tables(1)
@@ -178,7 +182,7 @@ def _parse(path: Path, content: bytes) -> tuple[list[_Graph], int, int]:
     if model.tables(9):
         raise InputError(f"{path}: keeps weights in other files, which is not read here")
     used = {entry.number(1, "<I") for entry in model.tables(6)} | set(model.numbers(5, "i"))
-    graphs, quantisation = [], 0
+    graphs, scales, zero_points = [], 0, 0
     for graph in model.tables(2):
         tensors = []
         for table in graph.tables(0):
@@ -187,9 +191,10 @@ def _parse(path: Path, content: bytes) -> tuple[list[_Graph], int, int]:
                 raise InputError(f"{path}: damaged .tflite file: a tensor has no buffer {index}")
             used.add(index)
             tensors.append(_tensor(path, table, buffers[index] if buffers else None))
-            scales = table.table(4)
-            if scales is not None:
-                quantisation += scales.length(2, "f") + scales.length(3, "q")
+            quantisation = table.table(4)
+            if quantisation is not None:
+                scales += quantisation.length(2, "f")
+                zero_points += quantisation.length(3, "q")
         found = [_operator(path, table, codes, len(tensors)) for table in graph.tables(3)]
         ends = [_indices(path, graph, field, len(tensors)) for field in (1, 2)]
         graphs.append(_Graph(tensors, found, *ends))
@@ -197,7 +202,27 @@ def _parse(path: Path, content: bytes) -> tuple[list[_Graph], int, int]:
         raise InputError(f"{path}: damaged .tflite file: holds no network")
     referred = {buffers[i] for i in used if 0 <= i < len(buffers)}
     unused = sum(data[1] for data in set(buffers) - referred if data is not None)
-    return graphs, quantisation, unused
+    return graphs, (scales, zero_points), unused
+
+
+def _stored_bytes(graphs: list[_Graph], scales: tuple[int, int]) -> int:
+    """Bytes of every stored number, each range of the file once, as in an ONNX file.
+
+    Scales are stored in 4 bytes, zero points in 8.
+    """
+    ranges = {t.data for graph in graphs for t in graph.tensors if t.type != _STRING and t.data}
+    return sum(length for _, length in ranges) + 4 * scales[0] + 8 * scales[1]
+
+
+def _quantised(graphs: list[_Graph], owned: list[dict[int, int]]) -> bool:
+    """Whether most of the weights are stored in integers of at most 8 bits."""
+    small = sum(
+        count
+        for graph, counts in zip(graphs, owned, strict=True)
+        for index, count in counts.items()
+        if graph.tensors[index].type in _SMALL_TYPES
+    )
+    return 2 * small > sum(sum(counts.values()) for counts in owned)
 
 
 def _data(path: Path, content: bytes, table: Table) -> tuple[int, int] | None:
@@ -316,7 +341,10 @@ def _layers(
             shape = graph.tensors[operator.outputs[0]].shape if operator.outputs else None
             names = tuple(graph.tensors[index].name for index in weights)
             layers.append(
-                Layer(graph.name(operator), operator.kind, params, macs, shape, names)
+                Layer(
+                    graph.name(operator), operator.kind, params, macs, shape, names,
+                    sum(graph.tensors[index].bytes for index in weights),
+                )
             )
         layers += [
             Layer(graph.tensors[i].name, "not used", n, weights=(graph.tensors[i].name,))
