@@ -207,6 +207,69 @@ def test_exponential_functions_are_refused(tmp_path: Path) -> None:
         artefacts.read(path)
 
 
+def test_functions_that_differ_in_their_overload_are_told_apart(tmp_path: Path) -> None:
+    """The overload that is called grows without bound; the other of the same name does not."""
+    path = tmp_path / "m.onnx"
+    call = [helper.make_node("f30", ["log_mel_db"], ["logits"], "call", domain="own", overload="a")]
+    model_files.save(path, call, [], domains=(("", 21), ("own", 1)))
+    model = onnx.load(path)
+    opsets = [helper.make_opsetid("", 21), helper.make_opsetid("own", 1)]
+    for overload in ("a", "b"):
+        for level in range(31):
+            name, domain, of = ("Relu", "", "")
+            if overload == "a" and level:
+                name, domain, of = (f"f{level - 1}", "own", "a")
+            body = [
+                helper.make_node(name, ["x"], ["m"], domain=domain, overload=of),
+                helper.make_node(name, ["m"], ["y"], domain=domain, overload=of),
+            ]
+            model.functions.append(
+                helper.make_function("own", f"f{level}", ["x"], ["y"], body, opsets,
+                                     overload=overload)
+            )  # fmt: skip
+    path.write_bytes(model.SerializeToString())
+    with pytest.raises(InputError, match="after inlining"):
+        artefacts.read(path)
+
+
+@pytest.mark.parametrize("domain", ["", "ai.onnx", "com.microsoft"])
+def test_functions_that_stand_in_for_standard_operators_are_refused(
+    tmp_path: Path, domain: str
+) -> None:
+    path = model_files.student(tmp_path / "m.onnx", W)
+    model = onnx.load(path)
+    body = [helper.make_node("Identity", ["x"], ["z"])]
+    opsets = [helper.make_opsetid("", 21)]
+    model.functions.append(helper.make_function(domain, "Conv", ["x", "w"], ["z"], body, opsets))
+    path.write_bytes(model.SerializeToString())
+    with pytest.raises(InputError, match="domain of their own"):
+        artefacts.read(path)
+
+
+def test_the_standard_domain_has_two_names(tmp_path: Path) -> None:
+    values = np.arange(96 * 4, dtype=np.float32)
+    nodes = [
+        helper.make_node("Constant", [], ["flat"], domain="ai.onnx", value_floats=values.tolist()),
+        helper.make_node("Reshape", ["flat", "shape"], ["w"], "reshape", domain="ai.onnx"),
+        helper.make_node("MatMul", ["log_mel_db", "w"], ["logits"], "linear", domain="ai.onnx"),
+    ]
+    shape = numpy_helper.from_array(np.array([96, 4]), "shape")
+    for domain in ("", "ai.onnx"):
+        path = model_files.save(tmp_path / "m.onnx", nodes, [shape], domains=((domain, 21),))
+        found = artefacts.read(path)
+        assert (found.file_params, found.macs) == (96 * 4, 32 * 96 * 4)
+        assert found.apart == {SETTINGS: 2}
+
+
+def test_an_operator_of_another_domain_is_another_operator(tmp_path: Path) -> None:
+    """A Pad of somebody's own may compute anything with what stands where Pad has its sizes."""
+    node = helper.make_node("Pad", ["log_mel_db", "w"], ["logits"], "own", domain="my.ops")
+    domains = (("", 21), ("my.ops", 1))
+    stored = [model_files.weight("w", 96, 10)]
+    found = artefacts.read(model_files.save(tmp_path / "m.onnx", [node], stored, domains=domains))
+    assert (found.file_params, found.layers[0].kind) == (960, "my.ops.Pad")
+
+
 def test_external_data_counts_its_bytes_and_stays_in_its_folder(tmp_path: Path) -> None:
     path = model_files.student(tmp_path / "in" / "m.onnx", W)
     model = onnx.load(path)

@@ -32,6 +32,14 @@ _BITS = {
     26: 2, 27: 6, 28: 6,
 }  # fmt: skip
 STRING = 8
+_MICROSOFT = "com.microsoft"
+# Operators of onnxruntime's own domain that are known here; all others are strangers.
+_OF_MICROSOFT = (
+    "BiasGelu", "DequantizeLinear", "DynamicQuantizeMatMul", "FastGelu", "FusedConv", "FusedGemm",
+    "FusedMatMul", "Gelu", "MatMulIntegerToFloat", "MatMulNBits", "QGemm", "QLinearAdd",
+    "QLinearAveragePool", "QLinearGlobalAveragePool", "QLinearLeakyRelu", "QLinearMul",
+    "QLinearSigmoid", "QLinearSoftmax", "QuantizeLinear", "QuickGelu",
+)  # fmt: skip
 _TYPED_FIELDS = ("float_data", "int32_data", "int64_data", "double_data", "uint64_data")
 
 
@@ -57,7 +65,11 @@ class Stored:
 
 @dataclass(frozen=True)
 class Node:
-    """One operator. Inputs and outputs are unique keys; an absent optional input is ''."""
+    """One operator. Inputs and outputs are unique keys; an absent optional input is ''.
+
+    op: its type; where it is of another domain with that, "my.ops.Pad". Those of onnxruntime's own
+    domain that are known here go by their type alone.
+    """
 
     name: str
     op: str
@@ -101,6 +113,7 @@ def load(path: Path) -> Graph:
     if not _texts_are_text(model):
         raise InputError(f"{path}: holds names that are not UTF-8; the file is damaged")
     graph = Graph(path, hashlib.sha256(content).hexdigest(), len(content))
+    _name_the_standard_domain_alike(model)
     model = _without_functions(model, path)
     external = _check_tensors(model.graph, path)
     graph.file_bytes += sum(external.values())
@@ -124,26 +137,53 @@ def _texts_are_text(message: Any) -> bool:
     return True
 
 
+def _name_the_standard_domain_alike(model: Any) -> None:
+    """'ai.onnx' is another name of ''."""
+    for nodes in (model.graph.node, *(function.node for function in model.functions)):
+        for node in _all_nodes(nodes):
+            if node.domain == "ai.onnx":
+                node.domain = ""
+    for holder in (model, *model.functions):
+        imported = {entry.domain for entry in holder.opset_import}
+        for entry in holder.opset_import:
+            if entry.domain == "ai.onnx" and "" not in imported:
+                entry.domain = ""
+
+
+def _all_nodes(nodes: Any) -> Iterator[Any]:
+    """Operators with those of their subgraphs."""
+    for node in nodes:
+        yield node
+        for inner in _subgraphs(node):
+            yield from _all_nodes(inner.node)
+
+
 def _without_functions(model: Any, path: Path) -> Any:
     """The model with its local functions inlined, bounded against exponential nesting."""
     if not model.functions:
         return model
     import onnx.inliner
 
-    bodies = {(f.domain, f.name): f for f in model.functions}
-    sizes: dict[tuple[str, str], int] = {}
+    for function in model.functions:
+        if function.domain.startswith("ai.onnx") or function.domain in ("", _MICROSOFT):
+            raise InputError(
+                f"{path}: defines {function.name!r} of a standard domain anew, which runtimes "
+                "ignore; give its functions a domain of their own"
+            )
+    bodies = {(f.domain, f.name, f.overload): f for f in model.functions}
+    sizes: dict[tuple[str, str, str], int] = {}
 
-    def size_of(key: tuple[str, str], above: tuple[tuple[str, str], ...]) -> int:
+    def size_of(key: tuple[str, str, str], above: tuple[tuple[str, str, str], ...]) -> int:
         if key in above or len(above) > 64:
             raise InputError(f"{path}: function {key[1]!r} calls itself; the file is damaged")
         if key not in sizes:
             sizes[key] = expanded(bodies[key].node, (*above, key))
         return sizes[key]
 
-    def expanded(nodes: Any, above: tuple[tuple[str, str], ...]) -> int:
+    def expanded(nodes: Any, above: tuple[tuple[str, str, str], ...]) -> int:
         total = 0
         for node in nodes:
-            called = (node.domain, node.op_type)
+            called = (node.domain, node.op_type, node.overload)
             total += size_of(called, above) if called in bodies else 1
             for attribute in node.attribute:
                 for inner in (attribute.g, *attribute.graphs):
@@ -156,6 +196,11 @@ def _without_functions(model: Any, path: Path) -> Any:
         return onnx.inliner.inline_local_functions(model)
     except Exception as error:  # the C++ inliner raises bare RuntimeError and others
         raise InputError(f"{path}: its functions cannot be inlined ({error})") from None
+
+
+def _kind(node: Any) -> str:
+    known = not node.domain or (node.domain == _MICROSOFT and node.op_type in _OF_MICROSOFT)
+    return str(node.op_type) if known else f"{node.domain}.{node.op_type}"
 
 
 def _subgraphs(node: Any) -> Iterator[Any]:
@@ -317,7 +362,7 @@ class _Flattener:
         self.graph.nodes.append(
             Node(
                 node.name or f"{node.op_type}_{index}",
-                node.op_type,
+                _kind(node),
                 inputs,
                 outputs,
                 attributes,
@@ -454,7 +499,7 @@ _STANDARD = {
 
 def _use_standard_operators(proto: Any) -> None:
     for node in proto.node:
-        if node.domain != "com.microsoft":
+        if node.domain != _MICROSOFT:
             continue
         kept: tuple[int, ...]
         attributes: tuple[str, ...]
