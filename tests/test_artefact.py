@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
 from compress import artefacts
+from compress.artefacts import onnx_graph
 from compress.artefacts.summary import (
     INPUT_SCALING,
     QUANTISATION,
@@ -207,15 +208,18 @@ def test_exponential_functions_are_refused(tmp_path: Path) -> None:
         artefacts.read(path)
 
 
-def test_functions_that_differ_in_their_overload_are_told_apart(tmp_path: Path) -> None:
-    """The overload that is called grows without bound; the other of the same name does not."""
+def test_functions_that_differ_in_their_overload_are_told_apart(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The overload that is called doubles at each level; the other of the same name does not."""
+    monkeypatch.setattr(onnx_graph, "_MOST_NODES", 1000)
     path = tmp_path / "m.onnx"
-    call = [helper.make_node("f30", ["log_mel_db"], ["logits"], "call", domain="own", overload="a")]
+    call = [helper.make_node("f9", ["log_mel_db"], ["logits"], "call", domain="own", overload="a")]
     model_files.save(path, call, [], domains=(("", 21), ("own", 1)))
     model = onnx.load(path)
     opsets = [helper.make_opsetid("", 21), helper.make_opsetid("own", 1)]
     for overload in ("a", "b"):
-        for level in range(31):
+        for level in range(10):
             name, domain, of = ("Relu", "", "")
             if overload == "a" and level:
                 name, domain, of = (f"f{level - 1}", "own", "a")
@@ -268,6 +272,36 @@ def test_an_operator_of_another_domain_is_another_operator(tmp_path: Path) -> No
     stored = [model_files.weight("w", 96, 10)]
     found = artefacts.read(model_files.save(tmp_path / "m.onnx", [node], stored, domains=domains))
     assert (found.file_params, found.layers[0].kind) == (960, "my.ops.Pad")
+
+
+@pytest.mark.parametrize(
+    ("operator", "domain"),
+    [("Attention", "com.microsoft"), ("Conv", "com.microsoft.nchwc"), ("DeformConv", ""),
+     ("SomethingNew", "")],
+)  # fmt: skip
+def test_what_an_unknown_operator_multiplies_is_not_known(
+    tmp_path: Path, operator: str, domain: str
+) -> None:
+    node = helper.make_node(operator, ["log_mel_db", "w"], ["logits"], "own", domain=domain)
+    domains = (("", 21), (domain, 1)) if domain else (("", 21),)
+    stored = [model_files.weight("w", 96, 10)]
+    found = artefacts.read(model_files.save(tmp_path / "m.onnx", [node], stored, domains=domains))
+    assert (found.file_params, found.macs) == (960, None)
+    assert any(f"not known here (own: {domain}" in n and operator in n for n in found.notes)
+
+
+@pytest.mark.parametrize("operator", ["DynamicQuantizeMatMul", "MatMulIntegerToFloat"])
+def test_the_integer_products_of_onnxruntime_count_as_such(tmp_path: Path, operator: str) -> None:
+    scales = ["s"] if operator == "DynamicQuantizeMatMul" else ["s", "s"]
+    inputs = ["log_mel_db", "w", *scales]
+    nodes = [
+        helper.make_node(operator, inputs, ["a"], "l", domain="com.microsoft"),
+        helper.make_node("Relu", ["a"], ["logits"], "relu"),
+    ]
+    stored = [model_files.weight("w", 96, 10, dtype=np.int8), model_files.scalar("s", 0.1)]
+    found = artefacts.read(model_files.save(tmp_path / "m.onnx", nodes, stored))
+    assert (found.file_params, found.macs) == (960, 32 * 96 * 10)
+    assert found.apart == {QUANTISATION: 1} and found.peak_activation_bytes is not None
 
 
 def test_external_data_counts_its_bytes_and_stays_in_its_folder(tmp_path: Path) -> None:

@@ -42,6 +42,8 @@ _OPERANDS: dict[str, dict[int, str]] = {
     "FusedMatMul": {0: _W, 1: _W},
     "ConvInteger": {1: _W, 2: _Q, 3: _Q},
     "MatMulInteger": {0: _W, 1: _W, 2: _Q, 3: _Q},
+    "DynamicQuantizeMatMul": {0: _W, 1: _W, 2: _Q, 3: _Q, 4: _W},
+    "MatMulIntegerToFloat": {0: _W, 1: _W, 2: _Q, 3: _Q, 4: _Q, 5: _Q, 6: _W},
     "QLinearConv": {1: _Q, 2: _Q, 3: _W, 4: _Q, 5: _Q, 6: _Q, 7: _Q, 8: _W},
     "QLinearMatMul": {0: _W, 1: _Q, 2: _Q, 3: _W, 4: _Q, 5: _Q, 6: _Q, 7: _Q},
     "QGemm": {0: _W, 1: _Q, 2: _Q, 3: _W, 4: _Q, 5: _Q, 6: _W, 7: _Q, 8: _Q},
@@ -277,13 +279,17 @@ def _layers(
     """Layers that hold weights or compute, and notes on what was not counted."""
     owners = _owners(graph, constant, weights_of)
     flash = _owners(graph, constant, stored_bytes)
-    layers, uncounted, notes = [], [], []
+    layers: list[Layer] = []
+    uncounted: list[str] = []
+    unknown: list[str] = []
     for number, node in enumerate(graph.nodes):
         owned = owners.pop(number, [])
         macs = None
         if not all(out in constant for out in node.outputs if out):
             try:
                 macs = _macs(node, graph)
+            except _Unknown as error:
+                unknown.append(f"{node.name}: {error}")
             except LookupError:
                 uncounted.append(node.name)
         if node.nested and macs:
@@ -305,12 +311,15 @@ def _layers(
         name = graph.stored[key].name
         size = stored_bytes.get(key, 0)
         layers.append(Layer(name, "not used", weights_of[key], weights=(name,), flash_bytes=size))
-    if uncounted:
-        shown = ", ".join(uncounted[:3]) + (" ..." if len(uncounted) > 3 else "")
-        notes.append(
-            f"MACs cannot be counted: {len(uncounted)} operators whose size the file "
-            f"does not fix ({shown})"
+    notes = [
+        f"MACs cannot be counted: {len(names)} operators {why} "
+        f"({', '.join(names[:3])}{' ...' if len(names) > 3 else ''})"
+        for names, why in (
+            (uncounted, "whose size the file does not fix"),
+            (unknown, "that are not known here"),
         )
+        if names
+    ]
     return tuple(layers), notes
 
 
@@ -337,14 +346,51 @@ def _owners(graph: Graph, constant: set[str], stored: Iterable[str]) -> dict[int
 
 _CONVOLUTIONS = {"Conv": 1, "FusedConv": 1, "ConvInteger": 1, "QLinearConv": 3}
 _GEMMS = {"Gemm": 1, "FusedGemm": 1, "QGemm": 3}
-_MATMULS = ("MatMul", "FusedMatMul", "MatMulInteger", "QLinearMatMul")
+_MATMULS = (
+    "MatMul", "FusedMatMul", "MatMulInteger", "QLinearMatMul", "DynamicQuantizeMatMul",
+    "MatMulIntegerToFloat",
+)  # fmt: skip
 _RECURRENT = {"LSTM": 4, "GRU": 3, "RNN": 1}
+# Operators that move, compare, pool or change values one by one: nothing of convolutions and linear
+# layers is in them. Any other may hold as many products as it likes.
+_WITHOUT_PRODUCTS = frozenset((
+    "Abs", "Acos", "Acosh", "Add", "AffineGrid", "And", "ArgMax", "ArgMin", "Asin", "Asinh", "Atan",
+    "Atanh", "AveragePool", "BatchNormalization", "Bernoulli", "BiasGelu", "BitCast", "BitShift",
+    "BitwiseAnd", "BitwiseNot", "BitwiseOr", "BitwiseXor", "BlackmanWindow", "Cast", "CastLike",
+    "Ceil", "Celu", "CenterCropPad", "Clip", "Col2Im", "Compress", "Concat", "ConcatFromSequence",
+    "Constant", "ConstantOfShape", "Cos", "Cosh", "CumProd", "CumSum", "DepthToSpace",
+    "DequantizeLinear", "Div", "Dropout", "DynamicQuantizeLinear", "Elu", "Equal", "Erf", "Exp",
+    "Expand", "EyeLike", "FastGelu", "Flatten", "Floor", "Gather", "GatherElements", "GatherND",
+    "Gelu", "GlobalAveragePool", "GlobalLpPool", "GlobalMaxPool", "Greater", "GreaterOrEqual",
+    "GridSample", "GroupNormalization", "HammingWindow", "HannWindow", "HardSigmoid", "HardSwish",
+    "Hardmax", "Identity", "If", "InstanceNormalization", "IsInf", "IsNaN", "LRN",
+    "LayerNormalization", "LeakyRelu", "Less", "LessOrEqual", "Log", "LogSoftmax", "Loop",
+    "LpNormalization", "LpPool", "Max", "MaxPool", "MaxRoiPool", "MaxUnpool", "Mean",
+    "MeanVarianceNormalization", "MelWeightMatrix", "Min", "Mish", "Mod", "Mul", "Multinomial",
+    "Neg", "NonMaxSuppression", "NonZero", "Not", "OneHot", "Optional", "OptionalGetElement",
+    "OptionalHasElement", "Or", "PRelu", "Pad", "Pow", "QLinearAdd", "QLinearAveragePool",
+    "QLinearGlobalAveragePool", "QLinearLeakyRelu", "QLinearMul", "QLinearSigmoid",
+    "QLinearSoftmax", "QuantizeLinear", "QuickGelu", "RMSNormalization", "RandomNormal",
+    "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Range", "Reciprocal", "ReduceL1",
+    "ReduceL2", "ReduceLogSum", "ReduceLogSumExp", "ReduceMax", "ReduceMean", "ReduceMin",
+    "ReduceProd", "ReduceSum", "ReduceSumSquare", "Relu", "Reshape", "Resize", "ReverseSequence",
+    "RoiAlign", "RotaryEmbedding", "Round", "Scan", "Scatter", "ScatterElements", "ScatterND",
+    "Selu", "SequenceAt", "SequenceConstruct", "SequenceEmpty", "SequenceErase", "SequenceInsert",
+    "SequenceLength", "Shape", "Shrink", "Sigmoid", "Sign", "Sin", "Sinh", "Size", "Slice",
+    "Softmax", "Softplus", "Softsign", "SpaceToDepth", "Split", "SplitToSequence", "Sqrt",
+    "Squeeze", "Sub", "Sum", "SwiGLU", "Swish", "Tan", "Tanh", "TensorScatter", "ThresholdedRelu",
+    "Tile", "TopK", "Transpose", "Trilu", "Unique", "Unsqueeze", "Upsample", "Where", "Xor",
+))  # fmt: skip
+
+
+class _Unknown(LookupError):
+    """An operator whose products nothing here can count; named by its type."""
 
 
 def _macs(node: Node, graph: Graph) -> int | None:
     """Multiply-accumulates of one node; None where it has none to count.
 
-    Raises LookupError where a shape that decides them is not known.
+    Raises LookupError where a shape that decides them is not known, or the operator itself.
     """
 
     def shape(position: int) -> tuple[int, ...]:
@@ -374,6 +420,8 @@ def _macs(node: Node, graph: Graph) -> int | None:
         return steps_and_batch * (math.prod(shape(1)) + math.prod(shape(2)))
     if op == "Einsum":
         return _einsum_macs(attributes, [shape(i) for i in range(len(node.inputs))])
+    if op not in _WITHOUT_PRODUCTS:
+        raise _Unknown(op)
     return None
 
 

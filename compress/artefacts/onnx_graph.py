@@ -470,6 +470,8 @@ def _take_shapes(graph: Graph, values: Any) -> None:
 # Operators of onnxruntime's own domain that shape inference does not know, as standard ones with
 # the same output shape: new operator, inputs to keep, attributes to keep.
 _STANDARD = {
+    "DynamicQuantizeMatMul": ("MatMul", (0, 1), ()),
+    "MatMulIntegerToFloat": ("MatMul", (0, 1), ()),
     "QLinearAdd": ("Add", (0, 3), ()),
     "QLinearMul": ("Mul", (0, 3), ()),
     "QLinearLeakyRelu": ("Identity", (0,), ()),
