@@ -329,6 +329,125 @@ def test_external_data_counts_its_bytes_and_stays_in_its_folder(tmp_path: Path) 
         artefacts.read(path)
 
 
+def external(name: str, dims: list[int], offset: int, kind: int = 1) -> onnx.TensorProto:
+    bits = 32 if kind == TensorProto.FLOAT else 8
+    tensor = onnx.TensorProto(name=name, data_type=kind, dims=dims)
+    tensor.data_location = TensorProto.EXTERNAL
+    length = int(np.prod(dims)) * bits // 8
+    for key, value in (("location", "m.data"), ("offset", offset), ("length", length)):
+        tensor.external_data.add(key=key, value=str(value))
+    return tensor
+
+
+def test_a_short_tensor_does_not_hide_a_long_one_at_its_place(tmp_path: Path) -> None:
+    (tmp_path / "m.data").write_bytes(bytes(96 * 10 * 4))
+    nodes = [helper.make_node("MatMul", ["log_mel_db", "w"], ["logits"], "linear")]
+    long = external("w", [96, 10], 0)
+    for short in (external("a", [1], 0), external("a", [960], 0, TensorProto.INT8)):
+        for stored in ([short, long], [long, short]):
+            found = artefacts.read(model_files.save(tmp_path / "m.onnx", nodes, stored))
+            assert (found.file_params, found.flash_bytes) == (960, 3840)
+
+
+def test_sparse_tensors_with_impossible_sizes_are_refused(tmp_path: Path) -> None:
+    path = model_files.student(tmp_path / "m.onnx", W)
+    whole = path.read_bytes()
+    for dims, many in (([-1000], 0), ([2], 3), ([3], 3)):
+        model = onnx.load_from_string(whole)
+        values = helper.make_tensor("s", TensorProto.FLOAT, [many], [1.0] * many)
+        indices = helper.make_tensor("i", TensorProto.INT64, [many], list(range(many)))
+        model.graph.sparse_initializer.append(onnx.SparseTensorProto(
+            values=values, indices=indices, dims=dims))  # fmt: skip
+        path.write_bytes(model.SerializeToString())
+        if dims == [3]:
+            assert artefacts.read(path).file_params == 27 * W + 5 + 3
+        else:
+            with pytest.raises(InputError, match="sparse tensor 's'"):
+                artefacts.read(path)
+
+
+def test_numbers_in_attributes_of_other_domains_count(tmp_path: Path) -> None:
+    nodes = [
+        helper.make_node("Flatten", ["log_mel_db"], ["f"], "flat"),
+        helper.make_node(
+            "LinearRegressor", ["f"], ["logits"], "regressor", domain="ai.onnx.ml", targets=2,
+            coefficients=[0.5] * 6144, intercepts=[1.0, 2.0],
+        ),
+    ]  # fmt: skip
+    domains = (("", 21), ("ai.onnx.ml", 3))
+    # a tensor with the name under which the reader would keep the numbers hides none of them
+    stored = [model_files.weight("regressor.coefficients#1", 7)]
+    found = artefacts.read(model_files.save(tmp_path / "m.onnx", nodes, stored, domains=domains))
+    assert (found.file_params, found.macs) == (6146 + 7, None)
+
+
+def constant_of(name: str, value: float, *shape: int) -> tuple[onnx.NodeProto, onnx.TensorProto]:
+    filled = helper.make_tensor("v", TensorProto.FLOAT, [1], [value])
+    node = helper.make_node("ConstantOfShape", [f"{name}.s"], [name], name, value=filled)
+    return node, numpy_helper.from_array(np.array(shape), f"{name}.s")
+
+
+def test_scales_of_no_weights_are_weights(tmp_path: Path) -> None:
+    """A product of 960 ones and 960 "scales" is a layer of 960 weights."""
+    filled = helper.make_tensor("v", TensorProto.INT8, [1], [1])
+    nodes = [
+        helper.make_node("ConstantOfShape", ["many"], ["ones"], "ones", value=filled),
+        helper.make_node("DequantizeLinear", ["ones", "scales"], ["flat"], "dq", axis=0),
+        helper.make_node("Reshape", ["flat", "shape"], ["w"], "reshape"),
+        helper.make_node("MatMul", ["log_mel_db", "w"], ["logits"], "linear"),
+    ]
+    stored = [
+        numpy_helper.from_array(np.array([960]), "many"),
+        model_files.weight("scales", 960),
+        numpy_helper.from_array(np.array([96, 10]), "shape"),
+    ]
+    found = artefacts.read(model_files.save(tmp_path / "m.onnx", nodes, stored))
+    assert (found.file_params, found.apart) == (960 + 1, {SETTINGS: 3})  # and what fills ones
+
+
+def test_statistics_without_their_weights_are_weights(tmp_path: Path) -> None:
+    made = [constant_of("zero", 0, 1, 960, 1, 1)]
+    made += [constant_of(name, value, 960) for name, value in (("one", 1), ("none", 0), ("v", 1))]
+    nodes = [
+        *(node for node, _ in made),
+        helper.make_node(
+            "BatchNormalization", ["zero", "one", "none", "mean", "v"], ["n"], "norm"
+        ),
+        helper.make_node("Reshape", ["n", "shape"], ["w"], "reshape"),
+        helper.make_node("MatMul", ["log_mel_db", "w"], ["logits"], "linear"),
+    ]
+    stored = [
+        *(tensor for _, tensor in made),
+        model_files.weight("mean", 960),
+        numpy_helper.from_array(np.array([96, 10]), "shape"),
+    ]
+    found = artefacts.read(model_files.save(tmp_path / "m.onnx", nodes, stored))
+    assert found.file_params == 960 + 3  # and what fills zero, one, none
+    assert found.apart.get(RUNNING_STATISTICS, 0) <= 2  # what fills v, and its size
+
+
+@pytest.mark.parametrize("dtype", [bool, np.int64])
+def test_whole_numbers_and_masks_too_many_for_settings_are_weights(
+    tmp_path: Path, dtype: type
+) -> None:
+    choose = [
+        helper.make_node("Where", ["w", "one", "minus"], ["chosen"], "where"),
+        helper.make_node("MatMul", ["log_mel_db", "chosen"], ["logits"], "linear"),
+    ]
+    multiply = [
+        helper.make_node("Cast", ["w"], ["real"], "cast", to=TensorProto.FLOAT),
+        helper.make_node("MatMul", ["log_mel_db", "real"], ["logits"], "linear"),
+    ]
+    stored = [
+        model_files.weight("w", 96, 10, dtype=dtype),
+        model_files.scalar("one", 1),
+        model_files.scalar("minus", -1),
+    ]
+    nodes = choose if dtype is bool else multiply
+    found = artefacts.read(model_files.save(tmp_path / "m.onnx", nodes, stored))
+    assert found.file_params == 960 + 2
+
+
 def test_sizes_that_the_graph_computes_are_followed(tmp_path: Path) -> None:
     nodes = [  # rows 0 .. batch - 1 of the flattened input, as an exporter may write a view
         helper.make_node("Shape", ["log_mel_db"], ["sizes"], "shape", start=0, end=1),

@@ -11,14 +11,16 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 from compress.artefacts import onnx_memory
 from compress.artefacts.onnx_graph import STRING, Graph, Node, Stored, element_bytes, load
 from compress.artefacts.summary import (
     FRONT_END,
     INPUT_SCALING,
+    MOST_SETTINGS,
     QUANTISATION,
     RUNNING_STATISTICS,
     SETTINGS,
@@ -92,6 +94,7 @@ _OPERANDS: dict[str, dict[int, str]] = {
 # Where data and indices are both stored, the indices may be the weights (a codebook).
 _LOOKUPS = ("Gather", "GatherElements", "GatherND")
 _NOT_WEIGHT_TYPES = (7, 8, 9)  # int64, string, bool: positions, counts, masks
+_LEAST_BLOCK = 8  # stored numbers, two weights in each where they are packed
 _SMALL_TYPES = (2, 3, 21, 22, 25, 26)  # uint8, int8, and of 4 and 2 bits
 
 _AFFINE = ("Add", "Sub", "Mul", "Div")
@@ -137,15 +140,22 @@ def _stored_bytes(graph: Graph) -> dict[str, int]:
     whole bytes. Names, the list of operators and the code that runs them are not in it: those are
     the runtime's, and differ from one to the next.
     """
-    found: dict[str, int] = {}
-    places: set[tuple[str, int]] = set()
-    for key, stored in graph.stored.items():
-        if stored.data_type == STRING or stored.place in places:
-            continue
-        if stored.place is not None:
-            places.add(stored.place)
-        found[key] = math.ceil(stored.elements * element_bytes(stored.data_type))
-    return found
+    sizes = {
+        key: math.ceil(stored.elements * element_bytes(stored.data_type))
+        for key, stored in graph.stored.items()
+        if stored.data_type != STRING
+    }
+    return {key: sizes[key] for key in _each_place_once(graph, sizes)}
+
+
+def _each_place_once(graph: Graph, sizes: Mapping[str, Any]) -> list[str]:
+    """Keys of ``sizes``; of several tensors at one place of external data the one of most size."""
+    best: dict[object, str] = {}
+    for key, size in sizes.items():
+        place = graph.stored[key].place or key
+        if place not in best or size > sizes[best[place]]:
+            best[place] = key
+    return list(best.values())
 
 
 def _quantised(graph: Graph, weights_of: dict[str, int]) -> bool:
@@ -158,6 +168,7 @@ def _quantised(graph: Graph, weights_of: dict[str, int]) -> bool:
 
 def _roles(graph: Graph, constant: set[str]) -> dict[str, set[str]]:
     """Roles of every constant tensor: what its readers, or their readers, use it as."""
+    behind = _stored_behind(graph, constant)
     scaling = _input_scaling(graph, constant)
     roles: dict[str, set[str]] = {}
     for key in graph.outputs:
@@ -177,11 +188,42 @@ def _roles(graph: Graph, constant: set[str]) -> dict[str, set[str]]:
                 role = _DATA
             if (number, key) in scaling:
                 role = INPUT_SCALING
+            if role in (QUANTISATION, RUNNING_STATISTICS) and not _serves_weights(
+                node, key, operands, behind, graph
+            ):
+                role = _WEIGHT
             if role is _DATA and folded:
                 roles.setdefault(key, set()).update(passed)
             else:
                 roles.setdefault(key, set()).add(role)
     return roles
+
+
+def _stored_behind(graph: Graph, constant: set[str]) -> dict[str, int]:
+    """Constant tensor -> numbers in the largest stored tensor behind it, scales aside."""
+    behind = {key: stored.elements for key, stored in graph.stored.items()}
+    for node in graph.nodes:
+        data = node.inputs[:1] if node.op == "DequantizeLinear" else node.inputs
+        count = max((behind.get(key, 0) for key in data), default=0)
+        behind |= {out: count for out in node.outputs if out in constant}
+    return behind
+
+
+def _serves_weights(
+    node: Node, key: str, operands: Mapping[int, str], behind: Mapping[str, int], graph: Graph
+) -> bool:
+    """Whether scales or statistics are as few as the stored weights that they belong to allow.
+
+    One number is always allowed; more need as many weights at the same operator, and numbers of
+    blocks eight each.
+    """
+    weights = max(
+        (behind.get(other, 0) for position, other in enumerate(node.inputs)
+         if operands.get(position, _DATA) in (_WEIGHT, _DATA)),
+        default=0,
+    )  # fmt: skip
+    per_number = _LEAST_BLOCK if len(graph.shapes.get(key, ())) > 1 else 1
+    return behind.get(key, 0) <= 1 or behind[key] * per_number <= weights
 
 
 def _input_scaling(graph: Graph, constant: set[str]) -> set[tuple[int, str]]:
@@ -230,7 +272,9 @@ def _resolve(stored: Stored, roles: set[str]) -> str:
     if _DATA in roles or not roles:
         is_setting = stored.data_type in _NOT_WEIGHT_TYPES or (roles and stored.dims == ())
         settled.add(SETTINGS if is_setting else _WEIGHT)
-    return next(role for role in _PRIORITY if role in settled)
+    role = next(role for role in _PRIORITY if role in settled)
+    disguised = stored.data_type != STRING and stored.elements > MOST_SETTINGS
+    return _WEIGHT if role is SETTINGS and disguised else role
 
 
 def _count(
@@ -239,20 +283,22 @@ def _count(
     """(weights, numbers apart by group, weights by key): every stored tensor once."""
     params, apart = 0, Counter[str]()
     weights_of: dict[str, int] = {}
-    places: set[tuple[str, int]] = set()
     packed = _packed_weights(graph)
-    for key, stored in graph.stored.items():
-        if stored.place is not None:
-            if stored.place in places:
-                continue
-            places.add(stored.place)
-        role = FRONT_END if key in graph.front_end else _resolve(stored, roles.get(key, set()))
-        elements = packed.get(key, stored.elements)
-        if role is _WEIGHT:
+    found = {
+        key: FRONT_END if key in graph.front_end else _resolve(stored, roles.get(key, set()))
+        for key, stored in graph.stored.items()
+    }
+    sizes = {
+        key: (found[key] is _WEIGHT, packed.get(key, stored.elements))
+        for key, stored in graph.stored.items()
+    }
+    for key in _each_place_once(graph, sizes):
+        is_weight, elements = sizes[key]
+        if is_weight:
             params += elements
             weights_of[key] = elements
         else:
-            apart[role] += elements
+            apart[found[key]] += elements
     return params, apart, weights_of
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from compress.artefacts.onnx_fold import fold
-from compress.artefacts.summary import read_whole
+from compress.artefacts.summary import MOST_SETTINGS, read_whole
 from compress.artefacts.wave_front_end import front_end_constants
 from compress.errors import InputError
 
@@ -31,7 +31,7 @@ _BITS = {
     14: 64, 15: 128, 16: 16, 17: 8, 18: 8, 19: 8, 20: 8, 21: 4, 22: 4, 23: 4, 24: 8, 25: 2,
     26: 2, 27: 6, 28: 6,
 }  # fmt: skip
-STRING = 8
+_FLOAT, _UINT8, _INT64, STRING = 1, 2, 7, 8
 _MICROSOFT = "com.microsoft"
 # Operators of onnxruntime's own domain that are known here; all others are strangers.
 _OF_MICROSOFT = (
@@ -224,12 +224,32 @@ def _tensors(graph: Any) -> Iterator[Any]:
                 yield attribute.sparse_tensor.values
                 yield attribute.sparse_tensor.indices
             yield from attribute.tensors
+            for sparse in attribute.sparse_tensors:
+                yield sparse.values
+                yield sparse.indices
         for inner in _subgraphs(node):
             yield from _tensors(inner)
 
 
+def _sparse_tensors(graph: Any) -> Iterator[Any]:
+    yield from graph.sparse_initializer
+    for node in _all_nodes(graph.node):
+        for attribute in node.attribute:
+            if attribute.HasField("sparse_tensor"):
+                yield attribute.sparse_tensor
+            yield from attribute.sparse_tensors
+            for inner in (attribute.g, *attribute.graphs):
+                yield from inner.sparse_initializer
+
+
 def _check_tensors(graph: Any, path: Path) -> dict[Path, int]:
     """Compare declared with stored sizes; returns the external files and their bytes."""
+    for sparse in _sparse_tensors(graph):
+        many, rank = list(sparse.values.dims), len(sparse.dims)
+        fits = list(sparse.indices.dims) in (many, [*many, rank]) and len(many) == 1
+        if min(sparse.dims, default=0) < 0 or not fits or many[0] > math.prod(sparse.dims):
+            name = sparse.values.name
+            raise InputError(f"{path}: sparse tensor {name!r} has sizes that do not fit; damaged")
     external: dict[Path, int] = {}
     for tensor in _tensors(graph):
         if any(size < 0 for size in tensor.dims):
@@ -352,17 +372,31 @@ class _Flattener:
             for a in node.attribute
             if a.type in (a.INT, a.INTS, a.FLOAT, a.STRING)
         }
+        kind = _kind(node)
+        stranger = kind != node.op_type
         for attribute in node.attribute:  # weights that an operator keeps in an attribute
-            for number, tensor in enumerate((attribute.t, *attribute.tensors)):
-                if math.prod(tensor.dims) and tensor.data_type:
-                    name = f"{node.name or node.op_type}.{attribute.name}.{number}"
-                    key = f"{scope}{name}#{index}"
-                    self.store(key, name, tensor)
+            name = f"{node.name or node.op_type}.{attribute.name}"
+            inputs += tuple(
+                self.store(self.unused(f"{scope}{name}#{index}"), name, tensor, dims)
+                for tensor, dims in (
+                    *((tensor, tuple(tensor.dims)) for tensor in (attribute.t, *attribute.tensors)),
+                    *((sparse.values, tuple(sparse.dims))
+                      for sparse in (attribute.sparse_tensor, *attribute.sparse_tensors)),
+                )
+                if math.prod(dims) and tensor.data_type
+            )  # fmt: skip
+            lists = [(attribute.floats, _FLOAT), (attribute.ints, _INT64)]
+            if stranger:  # a few whole numbers are settings; text may be a whole network
+                lists += [(attribute.strings, _INT64), (attribute.s, _UINT8)]
+            for numbers, data_type in lists:
+                if len(numbers) > (0 if stranger and data_type == _FLOAT else MOST_SETTINGS):
+                    key = self.unused(f"{scope}{name}#{index}")
+                    self.graph.stored[key] = Stored(key, name, (len(numbers),), data_type, None)
                     inputs = (*inputs, key)
         self.graph.nodes.append(
             Node(
                 node.name or f"{node.op_type}_{index}",
-                _kind(node),
+                kind,
                 inputs,
                 outputs,
                 attributes,
@@ -394,13 +428,21 @@ class _Flattener:
             kind = 1 if "float" in value.name else 7 if "int" in value.name else STRING
             self.graph.stored[key] = Stored(key, name, dims, kind, None)
 
-    def store(self, key: str, name: str, tensor: Any, dims: tuple[int, ...] | None = None) -> None:
+    def unused(self, key: str) -> str:
+        """The key, or one like it where a tensor has its name already."""
+        while key in self.graph.stored or key in self.defined:
+            key += "\0"
+        self.defined.add(key)
+        return key
+
+    def store(self, key: str, name: str, tensor: Any, dims: tuple[int, ...] | None = None) -> str:
         place = None
         if tensor.data_location == tensor.EXTERNAL:
             entries = {entry.key: entry.value for entry in tensor.external_data}
             place = (entries.get("location", ""), int(entries.get("offset", 0)))
         dims = tuple(tensor.dims) if dims is None else dims
         self.graph.stored[key] = Stored(key, name, dims, tensor.data_type, place)
+        return key
 
 
 def _infer_shapes(model: Any, graph: Graph) -> None:

@@ -15,6 +15,7 @@ QUANTISATION = "quantisation parameters"
 INPUT_SCALING = "input scaling"
 FRONT_END = "front end"
 SETTINGS = "shapes and settings"
+MOST_SETTINGS = 64  # numbers at an operand for settings; more are weights in disguise
 
 
 @dataclass(frozen=True)

@@ -14,14 +14,20 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from compress.artefacts.flatbuffer_tables import FlatBuffer, Table
-from compress.artefacts.summary import QUANTISATION, SETTINGS, FileSummary, Layer, read_whole
+from compress.artefacts.summary import (
+    MOST_SETTINGS,
+    QUANTISATION,
+    SETTINGS,
+    FileSummary,
+    Layer,
+    read_whole,
+)
 from compress.errors import InputError
 
 IDENTIFIER = b"TFL3"
 _MOST_BYTES = 2**31 - 1  # the format's own limit
 _MOST_AXES = 16
 _MOST_NAME = 200  # characters of a tensor's name that are shown
-_MOST_SETTINGS = 64  # numbers at an operand for settings; more are weights in disguise
 
 _BITS = {
     0: 32, 1: 16, 2: 32, 3: 8, 4: 64, 6: 8, 7: 16, 8: 64, 9: 8, 10: 64, 11: 128, 12: 64, 15: 32,
@@ -287,17 +293,18 @@ def _constants(graph: _Graph) -> dict[int, bool]:
             if index < 0 or graph.tensors[index].data is None:
                 continue
             tensor = graph.tensors[index]
-            small = tensor.elements <= _MOST_SETTINGS
-            setting = (
-                tensor.type in _NOT_WEIGHT_TYPES
-                or (position in settings and small)
-                or tensor.elements <= 1
-            )
+            may_be = tensor.type in _NOT_WEIGHT_TYPES or position in settings
+            setting = _few(tensor) if may_be else tensor.elements <= 1
             weight[index] = weight.get(index, False) or not setting
     for index, tensor in enumerate(graph.tensors):
         if tensor.data is not None and index not in weight:
-            weight[index] = tensor.type not in _NOT_WEIGHT_TYPES
+            weight[index] = tensor.type not in _NOT_WEIGHT_TYPES or not _few(tensor)
     return weight
+
+
+def _few(tensor: _Tensor) -> bool:
+    """Whether these may be settings: texts, or no more numbers than settings have."""
+    return tensor.type == _STRING or tensor.elements <= MOST_SETTINGS
 
 
 def _count(
