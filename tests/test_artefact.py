@@ -553,12 +553,25 @@ def test_safetensors_counts_shared_tensors_once_and_statistics_apart(tmp_path: P
         "norm.num_batches_tracked": entry([], 37, 45, "I64"),
         "normalise.mean": entry([2], 45, 53),
         "normalise.huge": entry([2], 53, 61),
+        "norm.weight": entry([2], 61, 69),
     }
-    found = artefacts.read(write_safetensors(tmp_path / "m.safetensors", header, bytes(61)))
-    assert found.file_params == 6 + 5 + 2
+    found = artefacts.read(write_safetensors(tmp_path / "m.safetensors", header, bytes(69)))
+    assert found.file_params == 6 + 5 + 2 + 2
     assert found.apart == {RUNNING_STATISTICS: 3, INPUT_SCALING: 2}
     assert found.macs is None and found.peak_activation_bytes is None
     assert found.largest_layers(1)[0].name == "conv"
+
+
+def test_statistics_are_told_by_more_than_their_name(tmp_path: Path) -> None:
+    header = {
+        "a.running_mean": entry([50, 50], 0, 10_000),
+        "b.running_var": entry([7], 10_000, 10_028),
+        "b.weight": entry([6], 10_028, 10_052),
+        "b.num_batches_tracked": entry([5], 10_052, 10_072),
+        "running_mean": entry([3], 10_072, 10_084),
+    }
+    found = artefacts.read(write_safetensors(tmp_path / "m.safetensors", header, bytes(10_084)))
+    assert found.file_params == 2500 + 7 + 6 + 5 + 3 and not found.apart
 
 
 def test_safetensors_written_by_the_library(tmp_path: Path) -> None:

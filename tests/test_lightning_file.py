@@ -76,6 +76,13 @@ def test_only_the_state_dict_counts_and_every_weight_once(tmp_path: Path) -> Non
     assert {layer.name: layer.params for layer in found.layers} == {"0": 40, "2": 8, "4": 85}
 
 
+def test_weights_named_as_statistics_count(tmp_path: Path) -> None:
+    state = {"x.running_var": torch.zeros(30, 30), "y.running_mean": torch.zeros(5)}
+    torch.save({"state_dict": state | {"y.weight": torch.zeros(4)}}, tmp_path / "m.ckpt")
+    found = artefacts.read(tmp_path / "m.ckpt")
+    assert (found.file_params, found.apart) == (900 + 5 + 4, {})
+
+
 def test_hyper_parameters_are_plain_values(tmp_path: Path) -> None:
     save(tmp_path / "m.ckpt")
     found = open_checkpoint(tmp_path / "m.ckpt").hyper_parameters

@@ -617,6 +617,24 @@ def test_what_is_no_tflite_file_is_refused(content, tmp_path):
         artefacts.read(tmp_path / "m.tflite")
 
 
+@pytest.mark.parametrize(("kind", "elements", "weights"), [(4, 960, 960), (6, 960, 960), (4, 4, 0)])
+def test_whole_numbers_too_many_for_settings_are_weights(kind, elements, weights):
+    """A cast makes weights of int64 or bool."""
+    shape = (elements // 2, 2)
+    tensors = [
+        tflite_file._Tensor("x", (1, 2), 0, None),
+        tflite_file._Tensor("w", shape, kind, (100, elements)),
+        tflite_file._Tensor("real", shape, 0, None),
+        tflite_file._Tensor("y", (1, elements // 2), 0, None),
+    ]
+    operators = [
+        tflite_file._Operator("CAST", "", (1,), (2,)),
+        tflite_file._Operator("FULLY_CONNECTED", "", (0, 2), (3,)),
+    ]
+    graph = tflite_file._Graph(tensors, operators, (0,), (3,))
+    assert tflite_file._count([graph], [tflite_file._constants(graph)])[0] == weights
+
+
 def test_the_flash_of_a_file_is_limited(tmp_path, capsys):
     limits = tmp_path / "limits.toml"
     limits.write_text("[fail]\nflash_bytes = 117\n")

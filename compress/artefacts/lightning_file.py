@@ -189,8 +189,9 @@ def read(path: Path) -> FileSummary:
     checkpoint = open_checkpoint(path)
     weights: dict[str, TensorEntry] = {}
     statistics: dict[str, TensorEntry] = {}
+    shapes = {name: entry.shape for name, entry in checkpoint.state_dict.items()}
     for name, entry in checkpoint.state_dict.items():
-        (statistics if is_running_statistic(name) else weights)[name] = entry
+        (statistics if is_running_statistic(name, shapes) else weights)[name] = entry
     counted = _first_names(weights)
     apart = distinct_elements(statistics.values())
     return FileSummary(

@@ -42,16 +42,16 @@ def read(path: Path) -> FileSummary:
     params, apart = 0, Counter[str]()
     counted: dict[str, int] = {}
     ranges: dict[tuple[int, int], str] = {}
-    for name, entry in header.items():
-        if name == "__metadata__":
-            continue
-        elements, begin, end = _tensor(path, name, entry)
+    header.pop("__metadata__", None)
+    places = {name: _tensor(path, name, entry) for name, entry in header.items()}
+    shapes = {name: entry["shape"] for name, entry in header.items()}
+    for name, (elements, begin, end) in places.items():
         if end > file_bytes:
             raise InputError(f"{path}: {name!r} ends behind the end of the file; it is truncated")
         if begin < end and (begin, end) in ranges:
             continue
         ranges[begin, end] = name
-        if is_running_statistic(name):
+        if is_running_statistic(name, shapes):
             apart[RUNNING_STATISTICS] += elements
         elif name in _SCALING_NAMES and elements <= _MOST_BANDS:
             apart[INPUT_SCALING] += elements

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -106,7 +107,14 @@ def layers_by_prefix(tensors: Mapping[str, int]) -> tuple[Layer, ...]:
     )
 
 
-def is_running_statistic(name: str) -> bool:
-    """True for the tensors in which torch keeps what batch norm has seen."""
-    last = name.rpartition(".")[2]
-    return last in ("running_mean", "running_var", "num_batches_tracked")
+def is_running_statistic(name: str, shapes: Mapping[str, Sequence[int]]) -> bool:
+    """True for the tensors in which torch keeps what batch norm has seen.
+
+    A name alone is none: the mean and variance stand beside a weight, one number per channel each.
+    """
+    prefix, dot, last = name.rpartition(".")
+    shape = list(shapes[name])
+    if last == "num_batches_tracked":
+        return math.prod(shape) == 1
+    beside = list(shapes.get(f"{prefix}{dot}weight", ()))
+    return last in ("running_mean", "running_var") and len(shape) == 1 and beside == shape
