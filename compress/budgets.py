@@ -29,6 +29,7 @@ from compress.errors import InputError
 DEFAULT_FILE = Path("budgets.toml")
 LEVELS = ("warn", "fail")
 _OLD_TABLE = "limits"
+_LARGEST = 10**18  # far beyond any file or count; a float holds what is under it
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,8 @@ class Figure:
         return getattr(importlib.import_module(module), function)
 
     def breaks(self, value: float, limit: float) -> bool:
-        return value < limit if self.least else value > limit
+        """Whether the value is beyond the limit; one that is not a number keeps none."""
+        return not (value >= limit if self.least else value <= limit)
 
     def show(self, value: float) -> str:
         """1,234 or 0.93 or 88.2 %."""
@@ -234,6 +236,8 @@ def _fault(table: str, name: str, value: Any) -> str | None:
         return f"{where}: {value!r} is not a {'whole ' if figure.whole else ''}number"
     if isinstance(value, float) and not math.isfinite(value):
         return f"{where}: {value} is not a number"
+    if value > _LARGEST:
+        return f"{where}: over {_LARGEST:,}, which nothing reaches; give a smaller number"
     if value < 0:
         return f"{where}: {value} is negative"
     if figure.share and value > 1:

@@ -145,10 +145,11 @@ def judge_file(
 ) -> Verdict:
     """Count a file and compare; an unreadable one gets a verdict that says why."""
     try:
-        subject = open_subject(path)
+        return judge(open_subject(path), limits, base)
     except InputError as error:
         return Verdict(str(path), path, error=str(error).removeprefix(f"{path}: "))
-    return judge(subject, limits, base)
+    except Exception as error:  # one file that no reader foresaw does not hide the others
+        return Verdict(str(path), path, error=f"cannot be read ({type(error).__name__}: {error})")
 
 
 def judge_export(

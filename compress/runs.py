@@ -82,7 +82,7 @@ def write_json(path: Path, value: Any) -> None:
 
 def read_json(path: Path) -> dict[str, Any]:
     """A JSON object from a file; raises InputError with one clear line."""
-    value = _read_json(path)
+    value = read_json_value(path)
     if not isinstance(value, dict):
         raise InputError(f"{path}: holds a {type(value).__name__}, not a JSON object")
     return value
@@ -90,20 +90,21 @@ def read_json(path: Path) -> dict[str, Any]:
 
 def read_json_list(path: Path) -> list[Any]:
     """A JSON list from a file; raises InputError with one clear line."""
-    value = _read_json(path)
+    value = read_json_value(path)
     if not isinstance(value, list):
         raise InputError(f"{path}: holds a {type(value).__name__}, not a JSON list")
     return value
 
 
-def _read_json(path: Path) -> Any:
+def read_json_value(path: Path) -> Any:
+    """Any JSON from a file; raises InputError with one clear line."""
     try:
         if path.stat().st_size > _LARGEST_JSON_BYTES:
             raise InputError(f"{path}: too large to be a file of this workbench")
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise InputError(f"{path}: no such file") from None
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+    except (OSError, ValueError, RecursionError) as error:  # also numbers of thousands of digits
         raise InputError(f"{path}: cannot be read as JSON ({error})") from None
 
 

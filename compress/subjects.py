@@ -12,15 +12,14 @@ imports torch.
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from compress import artefacts
+from compress import artefacts, runs
 from compress.errors import InputError
-from reports.records import Record
+from reports.records import MOST, Record, is_number
 
 MANIFEST, METRICS = "manifest.json", "metrics.json"
 _WEIGHTS_ONLY = ("safetensors", "checkpoint")  # kinds of files that hold no graph
@@ -98,13 +97,47 @@ def open_subject(path: Path) -> Subject:
     """A file with what its run folder measured on it; raises InputError where it is unreadable."""
     summary = artefacts.read(path)
     manifest = _object(path.parent / MANIFEST)
-    metrics = _object(path.parent / METRICS)
+    metrics = _metrics(path.parent / METRICS)
     if not metrics or metrics.get("artifact") != path.name:
         return Subject(str(path), path, summary, manifest, unmeasured="no metrics.json tells of it")
     if metrics.get("sha256") != summary.sha256:
         reason = "the file is not the one that was measured; measure again"
         return Subject(str(path), path, summary, manifest, unmeasured=reason, changed=True)
+    for name, value, most in _claims(metrics):
+        if value is not None and not is_number(value, most):
+            raise InputError(
+                f"{path.parent / METRICS}: {name} is {str(value)[:40]!r}, not a number from 0 to "
+                f"{most:,.0f}; measure again"
+            )
     return Subject(str(path), path, summary, manifest, metrics)
+
+
+def _metrics(path: Path) -> dict[str, Any]:
+    """As _object, but what is there has to be JSON: a damaged file hides what was measured."""
+    if not path.is_file():
+        return {}
+    try:
+        runs.read_json_value(path)
+    except InputError as error:
+        raise InputError(f"{error}; measure again") from None
+    return _object(path)
+
+
+def _claims(metrics: Mapping[str, Any]) -> list[tuple[str, Any, float]]:
+    """(name, value, most) of every number in a metrics.json that the gate believes."""
+    test = _of_split(metrics)
+    shares = ("accuracy", "accuracy_low", "accuracy_high")
+    return [
+        *((f"test {key}", test.get(key), 1) for key in shares),
+        ("latency_ms", metrics.get("latency_ms"), MOST),
+        ("latency_ratio", recorded_latency_ratio(metrics), MOST),
+    ]
+
+
+def _of_split(metrics: Mapping[str, Any], name: str = "test") -> Mapping[str, Any]:
+    splits = metrics.get("splits")
+    found = splits.get(name) if isinstance(splits, Mapping) else None
+    return found if isinstance(found, Mapping) else {}
 
 
 def _object(path: Path) -> dict[str, Any]:
@@ -228,9 +261,7 @@ def _of_test(subject: Subject, key: str) -> Value:
         return Value(None, "measured on its exported file", applies=False)
     if not subject.metrics:
         return _not_measured(subject)
-    splits = subject.metrics.get("splits")
-    test = splits.get("test") if isinstance(splits, Mapping) else None
-    found = _number(test.get(key)) if isinstance(test, Mapping) else None
+    found = _number(_of_split(subject.metrics).get(key))
     return Value(found, "" if found is not None else f"metrics.json has no test {key}")
 
 
@@ -241,9 +272,7 @@ def _not_measured(subject: Subject) -> Value:
 
 
 def _number(value: Any) -> float | None:
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        return None
-    return float(value) if math.isfinite(value) else None
+    return float(value) if is_number(value) else None
 
 
 # --- what it was ---------------------------------------------------------------------------------

@@ -325,7 +325,8 @@ def to_json(verdicts: Sequence[Verdict], limits: Budgets) -> str:
         "limits": {"source": limits.source, "fail": dict(limits.fail), "warn": dict(limits.warn)},
         "artefacts": [_as_json(verdict) for verdict in verdicts],
     }
-    return json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    # File names need not be UTF-8; what is none of it stands as an escape, which JSON has too.
+    return _utf8(json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False)) + "\n"
 
 
 def _as_json(verdict: Verdict) -> dict[str, Any]:
@@ -363,8 +364,12 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
+def _utf8(text: str) -> str:
+    return text.encode(errors="backslashreplace").decode()
+
+
 def _data(text: str) -> str:
-    return text.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
+    return _utf8(text).replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
 
 
 def _property(text: str) -> str:

@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from reports.npu import NpuRecord
 
 
+MOST = 10**18  # far beyond any count or time; a float holds what is under it
+
+
 @dataclass(frozen=True)
 class Record:
     """One artefact, as written to report.json."""
@@ -182,8 +185,29 @@ def from_json(text: str) -> list[Record]:
     for number, values in enumerate(listed):
         if not isinstance(values, dict) or not {"name", "stage"} <= set(values) <= known:
             raise ValueError(f"record {number} has other keys than a record")
+        for spec in dataclasses.fields(Record):
+            if not _fits(spec, values.get(spec.name)):
+                shown = str(values[spec.name])[:40]
+                raise ValueError(f"record {number} has an impossible {spec.name}: {shown!r}")
         records.append(Record(**values))
     return records
+
+
+def is_number(value: Any, most: float = MOST) -> bool:
+    """Whether a value from a file is a number from 0 to ``most``; NaN is none."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value <= most
+
+
+def _fits(spec: dataclasses.Field[Any], value: Any) -> bool:
+    """Whether a value is what the annotation of a record's field allows."""
+    if value is None:
+        return "None" in str(spec.type)
+    kind = str(spec.type).partition(" ")[0]
+    if kind in ("int", "float") and spec.name != "seed":
+        share = spec.name.startswith("accuracy")
+        return is_number(value, 1 if share else MOST) and (kind == "float" or value == int(value))
+    plain = {"str": str, "int": int, "bool": bool}.get(kind)
+    return isinstance(value, plain or Mapping)
 
 
 def pareto_front(points: Sequence[tuple[float, float]]) -> list[int]:

@@ -418,7 +418,97 @@ def test_machine_readable_forms(tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert "--format" in capsys.readouterr().err
 
 
-def test_a_limit_larger_than_any_float_is_read(tmp_path):
-    path = tmp_path / "budgets.toml"
-    path.write_text(f"[fail]\nparams = 1{'0' * 400}\n")
-    assert budgets.load(path).limits["params"] == 10**400
+def one_line(error: str) -> bool:
+    return error.startswith("error: ") and error.count("\n") == 1
+
+
+def test_numbers_of_hundreds_of_digits_are_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = model_files.student(tmp_path / "m.onnx", 8)
+    for figure, digits in (("params", 400), ("latency_ratio", 400), ("params", 5000)):
+        limits = limits_file(tmp_path / "l.toml", f"[fail]\n{figure} = 1{'0' * digits}\n")
+        assert gated(path, "--budgets", limits) == 2
+        error = capsys.readouterr().err
+        assert one_line(error) and str(limits) in error
+
+
+@pytest.mark.parametrize(
+    "wrong", ["NaN", "1.01", '"0.99"', "-1", f"1{'0' * 400}", f"1{'0' * 5000}"]
+)
+def test_an_impossible_accuracy_is_no_accuracy(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], wrong: str
+) -> None:
+    limits = limits_file(tmp_path / "l.toml", "[fail]\naccuracy = 0.9\naccuracy_drop = 0.1\n")
+    run = run_folders.make(tmp_path / "runs", "a", accuracy=0.953)
+    base = tmp_path / "base.json"
+    assert gated(run, "--budgets", limits, "--format", "json", "--out", base) == 0
+    capsys.readouterr()
+    whole = base.read_text()
+    base.write_text(whole.replace('"accuracy": 0.953', f'"accuracy": {wrong}'))
+    assert base.read_text() != whole
+    assert gated(run, "--budgets", limits, "--base", base) == 2
+    assert one_line(capsys.readouterr().err)
+    metrics = (run / "metrics.json").read_text()
+    for key in ("accuracy", "accuracy_low"):
+        value = json.loads(metrics)["splits"]["test"][key]
+        (run / "metrics.json").write_text(
+            metrics.replace(f'"{key}": {value}', f'"{key}": {wrong}')
+        )
+        assert gated(run, "--budgets", limits) == 2
+        out = capsys.readouterr().out
+        assert out.count("ERROR") == 1 and "metrics.json" in out and "measure again" in out
+
+
+def test_a_latency_that_is_not_a_number_keeps_no_limit(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    limits = limits_file(tmp_path / "l.toml", "[fail]\nlatency_ratio = 1.0\n")
+    run = run_folders.make(tmp_path / "runs", "a")
+    metrics = json.loads((run / "metrics.json").read_text())
+    metrics["latency_ratio"] = {"ratio": float("nan")}
+    (run / "metrics.json").write_text(json.dumps(metrics))
+    assert gated(run, "--budgets", limits) == 2
+    assert "latency_ratio is 'nan'" in capsys.readouterr().out
+    for least in ("accuracy", "latency_ratio"):
+        assert budgets.FIGURES[least].breaks(float("nan"), 0.5)
+
+
+@pytest.mark.parametrize("form", ["text", "github", "json", "junit"])
+def test_names_that_are_not_utf_8_are_printed(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], form: str
+) -> None:
+    path = tmp_path / "m\udcff.onnx"
+    model_files.student(path, 8)
+    limits = limits_file(tmp_path / "l.toml", "[fail]\nparams = 1\n")
+    assert gated(path, "--budgets", limits, "--format", form) == 1
+    out = capfd.readouterr().out
+    assert "params" in out and "udcff" in out
+    if form == "json":
+        assert json.loads(out)["artefacts"][0]["artifact"] == str(path)
+
+
+def test_what_no_reader_foresaw_is_one_unreadable_file(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    good, odd = (model_files.student(tmp_path / f"{name}.onnx", 8) for name in ("good", "odd"))
+    read = artefacts.read
+
+    def fails(path: Path) -> artefacts.FileSummary:
+        if path == odd:
+            raise MemoryError("no room")
+        return read(path)
+
+    monkeypatch.setattr(artefacts, "read", fails)
+    assert gated(odd, good) == 2
+    out = capsys.readouterr().out
+    assert f"ERROR  {odd}: cannot be read (MemoryError: no room)" in out and f"ok     {good}" in out
+
+
+def test_a_front_end_of_terabytes_is_not_built(tmp_path: Path) -> None:
+    path = model_files.student(tmp_path / "m.onnx", 8)
+    model = onnx.load(path)
+    wanted = {"window_samples": 1, "fft_size": 60_000_000, "mels": 9999, "frames": 96}
+    model.metadata_props.add(key="compress.frontend", value=json.dumps(wanted))
+    path.write_bytes(model.SerializeToString())
+    assert artefacts.read(path).file_params == 221

@@ -59,8 +59,8 @@ def front_end_constants(model: Any) -> tuple[set[str], int]:
         return set(), 0
     try:
         frontend = FrontEnd.from_dict(json.loads(recorded))
-        small = frontend.window_samples * frontend.fft_size < _MOST_VALUES
-        expected = constants(frontend) if small and frontend.mels < 10_000 else {}
+        rows = max(frontend.window_samples, frontend.mels)
+        expected = constants(frontend) if rows * frontend.fft_size < _MOST_VALUES else {}
     except (ValueError, TypeError, AttributeError, ArithmeticError, RecursionError, InputError):
         return set(), 0  # then all are weights
     found = set()
