@@ -171,6 +171,10 @@ class Budgets:
         return "ok"
 
 
+OF_PROCESSOR = ("flash_bytes", "ram_bytes", "instructions")
+"""Figures that C code has on each processor that it was emulated on."""
+
+
 def load(path: Path | None = None) -> Budgets:
     """Limits from ``path``, else from ./budgets.toml, else the default of 500,000 params.
 
@@ -195,6 +199,12 @@ def load(path: Path | None = None) -> Budgets:
             for target, figures in own.items():
                 if isinstance(figures, dict):
                     faults += _faults(f"{name}.{target}", figures)
+                    faults += [
+                        f"[{name}.{target}] {figure} is no figure of a processor, so it would "
+                        f"never be compared; write it under [{name}]"
+                        for figure in figures
+                        if figure in FIGURES and figure not in OF_PROCESSOR
+                    ]
                     targets.setdefault(target, {})[level] = figures
                 else:
                     faults.append(f"{name}.{target} is not a table; write [{name}.{target}]")

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
@@ -110,14 +111,23 @@ def files_of(paths: Iterable[Path]) -> list[Path]:
 
 
 def models_below(folder: Path) -> list[Path]:
-    """Every model file in a folder and its subfolders, sorted; none where there is no folder."""
-    return sorted(
-        path
-        for path in folder.rglob("*")
-        if path.suffix.lower() in artefacts.SHIPPED_ENDINGS
-        and not path.name.startswith(".")
-        and path.is_file()
-    )
+    """Every model file in a folder and its subfolders, linked ones too, sorted; none where there
+    is no folder."""
+    found, seen = [], set()
+    for where, below, names in os.walk(folder, followlinks=True):
+        place = os.path.realpath(where)
+        if place in seen:  # a link to a folder above it, or a second one to the same
+            below.clear()
+            continue
+        seen.add(place)
+        found += [
+            path
+            for name in names
+            if not name.startswith(".")
+            and (path := Path(where, name)).suffix.lower() in artefacts.SHIPPED_ENDINGS
+            and path.is_file()
+        ]
+    return sorted(found)
 
 
 def why_not_shipped(path: Path, runs: Path) -> str:

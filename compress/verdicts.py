@@ -242,7 +242,16 @@ def _levels(limits: Budgets) -> list[str]:
 
 
 def github_lines(verdict: Verdict, why: bool = False) -> Iterator[str]:
-    """Workflow commands that GitHub shows at the file; what passes stays plain text."""
+    """Workflow commands that GitHub shows at the file; what passes stays plain text.
+
+    The runner finds an older form of its commands, ``##[name]``, anywhere in a line: in names it is
+    broken up.
+    """
+    for line in _github_lines(verdict, why):
+        yield line.replace("##[", "## [")
+
+
+def _github_lines(verdict: Verdict, why: bool) -> Iterator[str]:
     place = f"file={_property(str(verdict.path))}," if verdict.path else ""
     subject = verdict.subject
     if verdict.error:

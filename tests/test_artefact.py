@@ -46,6 +46,16 @@ def test_multiply_accumulates_by_hand(tmp_path: Path) -> None:
     assert (convolution.macs, convolution.output_shape) == (W * PLANE * 9, (1, W, 16, 48))
 
 
+@pytest.mark.parametrize("batch", [0, -1])
+def test_a_batch_that_is_no_number_of_windows_is_any_number(batch: int, tmp_path: Path) -> None:
+    model = onnx.load(model_files.student(tmp_path / "m.onnx", 4))
+    model.graph.input[0].type.tensor_type.shape.dim[0].dim_value = batch
+    file = tmp_path / "other.onnx"
+    file.write_bytes(model.SerializeToString())
+    found, wanted = artefacts.read(file), artefacts.read(tmp_path / "m.onnx")
+    assert found.macs == wanted.macs and not found.notes
+
+
 def test_peak_activation_bytes_by_hand(tmp_path: Path) -> None:
     # At the sum: norm (also the skip), the depthwise branch and their sum, float32 each.
     found = artefacts.read(model_files.student(tmp_path / "m.onnx", W))

@@ -77,6 +77,20 @@ def test_folders_are_searched_and_each_file_judged_once(
     assert "no model files" in capsys.readouterr().err
 
 
+def test_a_link_hides_no_model_and_a_circle_of_links_ends(
+    tmp_path: Path, limits: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "models").mkdir()
+    model_files.student(tmp_path / "elsewhere" / "big.onnx", 9)
+    model_files.student(tmp_path / "models" / "small.onnx", 8)
+    (tmp_path / "models" / "link").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "elsewhere" / "back").symlink_to(tmp_path / "models")
+    assert gated(tmp_path / "models", "--budgets", limits) == 1
+    lines = capsys.readouterr().out
+    assert lines.count("big.onnx") == 1 and lines.count("small.onnx") == 1
+
+
 def test_optional_limits_and_what_a_file_cannot_tell(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -120,11 +134,13 @@ def test_annotations_are_escaped(tmp_path: Path, capsys: pytest.CaptureFixture[s
 def test_passing_names_cannot_start_an_annotation(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    path = model_files.student(tmp_path / "a\n::error::x.onnx", 1)
+    path = model_files.student(tmp_path / "a\n::error::x##[stop-commands]y.onnx", 1)
     limits = tmp_path / "limits.toml"
     limits.write_text("[limits]\nparams = 100\n")
     assert gated(path, "--format", "github", "--budgets", limits) == 0
-    assert not any(line.startswith("::") for line in capsys.readouterr().out.splitlines())
+    printed = capsys.readouterr().out
+    assert not any(line.startswith("::") for line in printed.splitlines())
+    assert "stop-commands" in printed and "##[" not in printed, "an older form, anywhere in a line"
 
 
 def run_folder(runs: Path, name: str, stage: str, width: int) -> Path:
@@ -229,6 +245,16 @@ def test_a_warning_alone_ends_with_0(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert gated(path, "--budgets", limits, "--format", "github") == 0
     assert capsys.readouterr().out.startswith("::warning file=")
     assert gated(model_files.student(tmp_path / "m.onnx", 9), "--budgets", limits) == 1
+
+
+def test_a_limit_that_no_processor_has_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = limits_file(tmp_path / "l.toml", "[fail.cortex-m4]\nparams = 5\nflash_bytes = 9\n")
+    assert gated(model_files.student(tmp_path / "m.onnx", 8), "--budgets", file) == 2
+    error = capsys.readouterr().err
+    assert "[fail.cortex-m4] params is no figure of a processor" in error and one_line(error)
+    assert "flash_bytes" not in error
 
 
 def test_levels_are_checked_as_a_whole(tmp_path: Path) -> None:

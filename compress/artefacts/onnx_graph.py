@@ -455,7 +455,7 @@ def _infer_shapes(model: Any, graph: Graph) -> None:
         dims = value.type.tensor_type.shape.dim
         if value.name not in graph.inputs or not dims:
             continue
-        if not dims[0].HasField("dim_value"):
+        if not dims[0].HasField("dim_value") or dims[0].dim_value < 1:  # as onnxruntime takes it
             batch_names.add(dims[0].dim_param)
             dims[0].dim_value = 1
         elif dims[0].dim_value != 1:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from compress import runs
-from compress.budgets import FIGURES
+from compress.budgets import FIGURES, OF_PROCESSOR
 from compress.chip import elf
 from compress.chip.targets import TARGETS
 from compress.errors import InputError
@@ -170,7 +170,7 @@ def subjects_of(folder: Path) -> list[tuple[str, Subject]]:
     code = folder / SOURCES[0]
     targets = targets_of(manifest)
     reason = "not emulated yet: python -m compress.export --target"
-    values = dict.fromkeys(_OF_PROCESSOR, Value(None, reason, applies=not targets))
+    values = dict.fromkeys(OF_PROCESSOR, Value(None, reason, applies=not targets))
     values["chip_accuracy"] = Value(accuracy(folder, manifest))
     found = [("", Subject(str(folder), code, None, manifest, measured, counted=values))]
     for target in targets:
@@ -192,7 +192,6 @@ def of_no_processor(subject: Subject) -> Value:
     return Value(None, "measured on C code (python -m compress.export)", applies=False)
 
 
-_OF_PROCESSOR = ("flash_bytes", "ram_bytes", "instructions")
 _FLASH = {"weights_bytes": "weights", "code_bytes": "code", "startup_bytes": "start-up"}
 _RAM = {"arena_bytes": "arena", "stack_bytes": "stack"}
 
