@@ -11,9 +11,13 @@ _HEAD = ("", "network", "parameters", "MACs", "test accuracy (95 % interval)", "
 
 
 def table(rows: Sequence[tuple[str, Run]]) -> str:
-    """One line per run: what it is, its size, its measured accuracy on the test split."""
+    """One line per run: what it is, its size, its measured accuracy on the test split; on that of
+    other data than the last run's, as a teacher's may be, with the name of the data."""
     lines = [_HEAD]
+    own = rows[-1][1].manifest["data"]["content_hash"]
     for role, run in rows:
+        data = run.manifest["data"]
+        elsewhere = f" of {data['name']}" if data["content_hash"] != own else ""
         figures = run.metrics()
         test = figures["splits"]["test"]
         lines.append(
@@ -23,7 +27,7 @@ def table(rows: Sequence[tuple[str, Run]]) -> str:
                 f"{figures['params']:,}",
                 "unknown" if figures["macs"] is None else f"{figures['macs'] / 1e6:.1f} M",
                 f"{100 * test['accuracy']:.1f} %  ({100 * test['accuracy_low']:.1f} to "
-                f"{100 * test['accuracy_high']:.1f})",
+                f"{100 * test['accuracy_high']:.1f}){elsewhere}",
                 str(run.folder),
             )
         )

@@ -336,7 +336,13 @@ def test_synthetic_transfer_and_a_teacher_of_more_scenes(tmp_path, capsys):
     assert "another --data-seed" in capsys.readouterr().err
     teacher = ["--teacher", tmp_path / "other"]
     assert run_distill(*options, *teacher, "--transfer", "scenes:50") == 0
-    assert "transfer  scenes:50: 50 unlabelled windows" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "transfer  scenes:50: 50 unlabelled windows" in printed
+    of_teacher, of_student = (
+        next(line for line in printed.splitlines() if line.startswith(role))
+        for role in ("teacher  audiobot50", "student  audiobot50")
+    )
+    assert ") of scenes:340 " in of_teacher and "scenes" not in of_student.split(str(tmp_path))[0]
     (folder,) = (tmp_path / "runs").iterdir()
     settings = runs.open_run(folder).manifest["settings"]
     extra = find_set(settings["transfer"][0])
