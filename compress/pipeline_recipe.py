@@ -391,6 +391,16 @@ def _start(folder: Path) -> _Chain:
     return _Chain(run.model_hash(), teachers=teachers, student=run.name, run=folder)
 
 
+def _files_named(options: Mapping[str, Any]) -> dict[str, str]:
+    """Hashes of the recipe files and student files that options name: a changed one is a changed
+    option."""
+    return {
+        name: runs.sha256_file(Path(value))
+        for name, value in options.items()
+        if isinstance(value, str) and value.endswith((".toml", ".json")) and Path(value).is_file()
+    }
+
+
 def _steps_of(
     recipe: PipelineRecipe,
     stage: str,
@@ -425,7 +435,8 @@ def _steps_of(
             teacher, own_seed = teacher_and_seed(own["teacher"])
             own, seed = own | {"teacher": teacher}, seed if own_seed is None else own_seed
             variant = None if variant is None else teacher
-        key = runs.digest([stage, own, seed, fold, dict(recipe.data), chain.digest])
+        asked = [stage, own, seed, fold, dict(recipe.data), chain.digest]
+        key = runs.digest([*asked, *([named] if (named := _files_named(own)) else [])])
         parts = [stage, *([runs.slug(str(variant))] if len(variants) > 1 else []), f"s{seed}"]
         parts += [f"fold{fold}"] if fold is not None else []
         root = options.runs / recipe.name

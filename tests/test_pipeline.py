@@ -425,6 +425,21 @@ def test_seeds_and_teachers_make_runs_of_their_own(tmp_path):
     assert not {s.folder for s in changed} & {s.folder for s in planned}
 
 
+def test_a_recipe_file_that_changed_makes_new_runs_from_its_stage_on(tmp_path):
+    path, mine = tmp_path / "p.toml", tmp_path / "mine.toml"
+    path.write_text(
+        'stages = ["teach", "distill", "quantize"]\ndata = "scenes:100"\n'
+        f'[teach]\nteacher = "test_resnet"\n[distill]\nstudent = "dsc50"\nrecipe = "{mine}"\n'
+    )
+    options = PipelineConfig(recipe=str(path), runs=tmp_path / "runs")
+    planned = []
+    for rate in ("1e-3", "2e-3"):
+        mine.write_text(f'base = "distill"\nlearning_rate = {rate}\n')
+        planned.append(pipeline_recipe.steps(pipeline_recipe.load(options), options))
+    before, after = ([step.folder for step in steps] for steps in planned)
+    assert [a == b for a, b in zip(before, after, strict=True)] == [True, False, False]
+
+
 def test_teachers_of_one_student_keep_their_seeds(tmp_path):
     path = tmp_path / "p.toml"
     path.write_text(
