@@ -29,7 +29,7 @@ DEFAULT_BASELINE = "audiobot500"
 _SHOWN = ("teach", "train", "distill", "prune", "ensemble", "baseline")
 _ORDER = {stage: place for place, stage in enumerate(_SHOWN)}
 _IN_EPOCHS = ("epochs", "patience", "plateau_patience")
-_SAME_BUDGET = 0.02  # relative difference in windows seen
+_SAME_BUDGET = 0.02  # relative difference in windows seen, where half an epoch is less
 _SEED_AND_KEY = re.compile(r"-s[0-9]+-[0-9a-f]{6}$")  # at the end of a run folder's name
 _NOT_HOW = ("seed", "split", "teachers", "parent", "processes", "data", "arguments", "model")
 
@@ -313,7 +313,10 @@ def _twins(distilled: Member, trained: Member) -> bool:
     if not ours.get("transfer"):
         return a == b
     seen, wanted = _windows_seen(distilled, a), _windows_seen(trained, b)
-    if seen is None or wanted is None or abs(seen / wanted - 1) > _SAME_BUDGET:
+    if seen is None or wanted is None:
+        return False
+    rounding = wanted / b["epochs"] / 2  # a twin has whole epochs
+    if abs(seen - wanted) > max(_SAME_BUDGET * wanted, rounding):
         return False
     return {**a, **dict.fromkeys(_IN_EPOCHS)} == {**b, **dict.fromkeys(_IN_EPOCHS)}
 

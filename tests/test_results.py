@@ -223,15 +223,16 @@ def test_a_twin_of_another_recipe_is_none(several: Path) -> None:
 def test_a_twin_without_transfer_sound_has_as_many_windows(several: Path) -> None:
     """24 epochs of 1,000 windows and 3,000 unlabelled ones against 96 of 1,000."""
 
-    def gain(epochs: int, **recipe: object) -> object:
+    def gain(epochs: int, taught: int = 24, heard: int = 4000, **recipe: object) -> object:
         for seed in range(3):
             for stage in ("train", "distill"):
                 folder = several / f"{stage}{seed}"
                 manifest = runs.read_json(folder / runs.MANIFEST)
-                told = {"epochs": 24} | ({"epochs": epochs, **recipe} if stage == "train" else {})
+                own = {"epochs": epochs, **recipe}
+                told = own if stage == "train" else {"epochs": taught}
                 more = {"recipe": told, "transfer": ["hash"] if stage == "distill" else []}
                 change(folder, settings=manifest["settings"] | more)
-                windows = {"windows_per_epoch": 1000 if stage == "train" else 4000}
+                windows = {"windows_per_epoch": 1000 if stage == "train" else heard}
                 measured = runs.read_json(folder / runs.METRICS)
                 runs.write_json(folder / runs.METRICS, measured | windows)
         assert reported(several, "--results") == 0
@@ -242,6 +243,8 @@ def test_a_twin_without_transfer_sound_has_as_many_windows(several: Path) -> Non
     assert isinstance(found, dict) and found["seeds"] == 3
     assert gain(24) is None
     assert gain(96, learning_rate=0.1) is None
+    assert gain(3, taught=2, heard=1333) is not None, "2.7 epochs are three"
+    assert gain(4, taught=2, heard=1333) is None
     gain(96)
     former = several / "train0" / runs.METRICS
     measured = runs.read_json(former)
