@@ -237,13 +237,34 @@ def _finish(config: SweepConfig, folder: Path, trials: Study, recipe: Recipe) ->
         f"accuracy {100 * best['validation_accuracy']:.1f} %; "
         + ", ".join(f"{key} {_shown(value)}" for key, value in best["values"].items())
     )
-    command = "distill" if config.teacher else "train"
-    normalise = "" if config.normalise == "band" else f" --normalise {config.normalise}"
     cli.say(
-        f"The study lies in {folder} (sweep.html, {RESULT}). Next: python -m compress.{command} "
-        f"--student {config.student} --recipe {folder / BEST}{normalise}"
+        f"The study lies in {folder} (sweep.html, {RESULT}). Next: {next_command(config, folder)}"
     )
     return 0
+
+
+def next_command(config: SweepConfig, folder: Path) -> str:
+    """The command that trains a student as the best trial was: same data, teachers and seed."""
+    import shlex
+
+    from compress import toml_text
+    from compress.config import DistillConfig, RecipeOptions, TrainConfig
+
+    command, taken = ("distill", DistillConfig) if config.teacher else ("train", TrainConfig)
+    told_by_recipe = {spec.name for spec in dataclasses.fields(RecipeOptions)}
+    named = {spec.name for spec in dataclasses.fields(taken)} - told_by_recipe
+    words = ["python", "-m", f"compress.{command}", "--student", config.student]
+    words += ["--recipe", str(folder / BEST)]
+    for name, value in toml_text.changed(config).items():
+        if name not in named or name in ("student", "recipe", "out", "force"):
+            continue
+        flag = f"--{name.replace('_', '-')}"
+        if value is True:
+            words.append(flag)
+        else:
+            for one in value if isinstance(value, tuple) else (value,):
+                words += [flag, str(one)]
+    return shlex.join(words)
 
 
 def best_recipe(recipe: Recipe, best: dict[str, Any], result: dict[str, Any]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -181,6 +182,24 @@ def swept(npy_data, tmp_path_factory):
     os.environ["COMPRESS_CACHE"] = str(tmp_path_factory.getbasetemp() / "cache")
     assert run_sweep("--data", npy_data, "--out", root / "s", "--trials", 5, "--keep-hopeless") == 0
     return root / "s"
+
+
+def test_the_command_that_comes_next_trains_on_the_same(tmp_path):
+    """As a user gives the options, and as that command's own parser takes them."""
+    from compress.config import DistillConfig
+
+    config = SweepConfig(
+        student="dsc50", data="my sounds", data_seed=3, teacher=("audiobot50:1", "runs/T"),
+        temperature=4.0, strict=True, seed=2, epochs=5, trials=9, out=tmp_path,
+    )  # fmt: skip
+    words = shlex.split(sweep.next_command(config, tmp_path))
+    assert words[:3] == ["python", "-m", "compress.distill"]
+    seen = []
+    assert cli.main(DistillConfig, lambda found: seen.append(found) or 0, "", words[3:]) == 0
+    [found] = seen
+    for name in ("student", "data", "data_seed", "teacher", "temperature", "strict", "seed"):
+        assert getattr(found, name) == getattr(config, name), name
+    assert found.recipe == str(tmp_path / sweep.BEST) and found.epochs is None
 
 
 def test_a_trial_is_judged_by_the_weights_that_its_recipe_keeps(npy_data, tmp_path):
