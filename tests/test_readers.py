@@ -290,7 +290,13 @@ def test_recordings_table_groups_files(tmp_path: Path) -> None:
     )
     data = read(root, tmp_path)
     assert len(np.unique(data.recording_ids)) == 7
-    assert data.notes == ("recordings.csv lists 1 file that are not there: low/gone.wav",)
+    assert data.notes[0] == "recordings.csv lists 1 file not there: low/gone.wav"
+    assert "leaves out 6 files, each a recording of its own: high/" in data.notes[1]
+    (root / "recordings.csv").write_text("file,recording\nlow\\0.wav,tape\nlow\\1.flac,tape\n")
+    error = faults_of(root, tmp_path / "paths")
+    assert "none of the files that it lists is there" in error and "write them as high/" in error
+    (root / "recordings.csv").write_text("file,recording\nlow/0.wav,a\nlow/0.wav,b\n")
+    assert "gives low/0.wav two recordings" in faults_of(root, tmp_path / "twice")
     (root / "recordings.csv").write_text("name,tape\n")
     assert "has no column file, recording" in faults_of(root, tmp_path / "again")
 

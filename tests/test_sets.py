@@ -153,10 +153,11 @@ def test_no_window_at_all_is_refused_and_leaves_nothing(tmp_path: Path) -> None:
     assert not list((tmp_path / "cache" / "sets").glob("*/"))
 
 
-def test_damaged_cache_is_named(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("name", "left"), [("spectrograms.npy", 50), ("labels.npy", 0)])
+def test_damaged_cache_is_named(name: str, left: int, tmp_path: Path) -> None:
     build(tmp_path / "cache", tmp_path / "log")
-    (stored,) = (tmp_path / "cache" / "sets").glob("*/spectrograms.npy")
-    stored.write_bytes(stored.read_bytes()[:50])
+    (stored,) = (tmp_path / "cache" / "sets").glob(f"*/{name}")
+    stored.write_bytes(stored.read_bytes()[:left])
     with pytest.raises(InputError, match="prepared data is damaged.*delete this folder"):
         build(tmp_path / "cache", tmp_path / "log")
 

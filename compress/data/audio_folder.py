@@ -135,14 +135,26 @@ def _recordings(root: Path, files: list[FoundFile], notes: list[str]) -> list[st
     if not path.is_file():
         return [file.name for file in files]
     # A prefix keeps a recording named like an unlisted file apart from it.
-    listed = {row["file"]: f"r:{row['recording']}" for row in read_table(path, _COLUMNS)}
+    listed: dict[str, str] = {}
+    for row in read_table(path, _COLUMNS):
+        recording = f"r:{row['recording']}"
+        if listed.setdefault(row["file"], recording) != recording:
+            raise InputError(f"{path}: gives {row['file']} two recordings; leave one row out")
     known = {file.name for file in files}
     unknown = [name for name in listed if name not in known]
-    if unknown:
-        notes.append(
-            f"{RECORDINGS} lists {counted(len(unknown), 'file')} that are not there: "
-            f"{some(unknown)}"
+    if listed and len(unknown) == len(listed):
+        raise InputError(
+            f"{path}: none of the files that it lists is there, {unknown[0]} for one; write them "
+            f"as {files[0].name}"
         )
+    left_out = sorted(known - listed.keys())
+    for names, words in (
+        (unknown, "lists {} not there"),
+        (left_out, "leaves out {}, each a recording of its own"),
+    ):
+        if names:
+            counts = counted(len(names), "file")
+            notes.append(f"{RECORDINGS} {words.format(counts)}: {some(names)}")
     return [listed.get(file.name, f"f:{file.name}") for file in files]
 
 

@@ -387,7 +387,7 @@ def open_set(folder: Path) -> SpectrogramSet:
             for column in _COLUMNS
             if (folder / f"{column}.npy").is_file()
         }
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, EOFError) as error:  # EOFError: an empty file
         raise InputError(
             f"{folder}: prepared data is damaged ({error}); delete this folder to prepare it again"
         ) from None
