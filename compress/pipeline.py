@@ -94,6 +94,7 @@ def closing(artefacts: Sequence[Step], seconds: float) -> list[str]:
     """What each stage left, from what was measured on its file; and where the last one lies."""
     if not artefacts:
         return ["No stage has left an artefact yet."]
+    from compress import artefacts as artefacts_read
     from compress.summary import aligned
 
     rows = [_HEAD, *(_row(step) for step in artefacts)]
@@ -111,7 +112,8 @@ def closing(artefacts: Sequence[Step], seconds: float) -> list[str]:
     if len(ends) > 1:
         lines.append(f"There are {len(ends)} final artefacts; each row of {last.stage} is one.")
     what = "last final artefact" if len(ends) > 1 else "final artefact"
-    lines.append(f"The {what} lies in {final}{digest}. Next: python -m compress.gate {final}")
+    gated = final if final.suffix in artefacts_read.SHIPPED_ENDINGS else last.folder  # C: a folder
+    lines.append(f"The {what} lies in {final}{digest}. Next: python -m compress.gate {gated}")
     return lines
 
 

@@ -8,6 +8,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
+import run_folders
 from conftest import write_npy_pair
 
 from compress import cli, fit, pipeline, pipeline_jobs, pipeline_recipe, runs
@@ -423,6 +424,17 @@ def test_seeds_and_teachers_make_runs_of_their_own(tmp_path):
     path.write_text(path.read_text().replace("seed = 7", "seed = 7\nepochs = 3"))
     changed = pipeline_recipe.steps(pipeline_recipe.load(options), options)
     assert not {s.folder for s in changed} & {s.folder for s in planned}
+
+
+@pytest.mark.parametrize(("artifact", "gated"), [("model.c", ""), ("model.onnx", "/model.onnx")])
+def test_the_command_at_the_end_is_one_that_the_gate_takes(artifact, gated, tmp_path):
+    """Of C code that is the folder."""
+    folder = run_folders.make(tmp_path / "toy", "last", name="dsc50", stage="export")
+    (folder / artifact).touch()
+    figures = runs.read_json(folder / runs.METRICS)
+    runs.write_json(folder / runs.METRICS, figures | {"artifact": artifact})
+    step = pipeline_recipe.Step("export", None, folder, 0, None)
+    assert pipeline.closing([step], 1.0)[-1].endswith(f"compress.gate {folder}{gated}")
 
 
 def test_a_recipe_file_that_changed_makes_new_runs_from_its_stage_on(tmp_path):
