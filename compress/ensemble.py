@@ -46,7 +46,9 @@ def run(config: EnsembleConfig) -> int:
     ours, theirs = (evaluate.load_decisions(r.file(DECISIONS)) for r in (result, best))
     cli.say(
         describe_difference(
-            "ensemble", f"best member ({best.folder.name})", paired_difference(ours, theirs)
+            "ensemble",
+            f"the member that validation likes best ({best.folder.name})",
+            paired_difference(ours, theirs),
         )
     )
     figures = result.metrics()

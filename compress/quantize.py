@@ -101,7 +101,7 @@ def lines_of(parent: Parent, result: Run) -> list[str]:
         "test windows.",
         *_tuning_lines(details),
         *_plain_words(found, details),
-        *_chip_line(found),
+        *_chip_line(found, result),
         f"Float is {parent.file}; both files were measured in onnxruntime, latency on one thread "
         "in turns.",
         f"The int8 run lies in {result.folder}. Next: python -m compress.report",
@@ -109,10 +109,16 @@ def lines_of(parent: Parent, result: Run) -> list[str]:
     return lines
 
 
-def _chip_line(found: dict[str, Any]) -> list[str]:
+def _chip_line(found: dict[str, Any], result: Run) -> list[str]:
     """What the int8 file asks of a chip; a run that was made before it was counted says nothing."""
     if found.get("flash_bytes") is None or found["peak_activation_bytes"] is None:
         return []
+    settings = result.manifest["settings"]
+    if settings.get("clusters") or settings.get("weight_bits", 8) != 8:
+        return [
+            f"The ONNX file holds {found['flash_bytes']:,} bytes of constants. On a chip it gains "
+            "nothing yet: C code stores 4 bits as 8 and takes no clusters, .tflite takes neither."
+        ]
     return [
         f"On a chip: {found['flash_bytes']:,} bytes of constants in flash, "
         f"{found['peak_activation_bytes']:,} bytes of activations at most, at "

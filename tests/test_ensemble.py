@@ -152,7 +152,7 @@ def test_the_same_ensemble_is_made_once(combined, members, capsys):
     given = [word for member in members for word in ("--member", member)]
     assert call(EnsembleConfig, ensemble, *given, "--combine", how, "--out", run.folder) == 0
     assert (run.folder / runs.MANIFEST).read_text() == before
-    assert "ensemble minus best member" in capsys.readouterr().out
+    assert "ensemble minus the member that validation likes best" in capsys.readouterr().out
 
 
 def test_an_ensemble_is_quantised_as_one_file_but_not_pruned(combined, tmp_path, capsys):

@@ -27,6 +27,8 @@ SHIPPED_ENDINGS = (".onnx", ".tflite", ".safetensors", ".ckpt")  # what a folder
 def read(path: Path) -> FileSummary:
     """Figures of one file; raises InputError where it is missing, corrupt or of unknown kind."""
     ending = path.suffix.lower()
+    if not path.exists():
+        raise InputError(f"{path}: no such file")
     if ending not in ENDINGS:
         raise InputError(f"{path}: {ending or 'no'} ending; readable are {', '.join(ENDINGS)}")
     if ending == ".onnx":
