@@ -27,7 +27,7 @@ def run(config: DistillConfig) -> int:
     from compress.metrics import paired_difference
     from compress.session import DECISIONS, open_session
     from compress.student_runs import Distillation, distilled_run, twin_run
-    from compress.summary import describe_difference, table
+    from compress.summary import describe_difference, report_command, table
     from compress.teaching import chosen_teacher, transfer_sets
 
     session = open_session(config, config, config.normalise)
@@ -84,7 +84,8 @@ def run(config: DistillConfig) -> int:
         f"on {100 * found['top1']:.2f} % of {found['windows']:,} test windows "
         f"(largest difference of a logit {found['largest_logit_difference']:.1e})."
     )
-    session.say(f"The student lies in {last.folder}. Next: python -m compress.report")
+    after = report_command(last.folder, config.runs)
+    session.say(f"The student lies in {last.folder}. Next: {after}")
     return 0
 
 

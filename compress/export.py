@@ -19,6 +19,7 @@ def run(config: ExportConfig) -> int:
 
     from compress import runs
     from compress.chip import figures
+    from compress.summary import report_command
 
     parent = runs.open_run(config.run)
     parent.check_unchanged()
@@ -32,7 +33,9 @@ def run(config: ExportConfig) -> int:
         lines = [*lines, *emulate_targets(written, config)]
     for line in lines:
         cli.say(line)
-    cli.say(f"The export lies in {written.folder}. Next: python -m compress.report")
+    cli.say(
+        f"The export lies in {written.folder}. Next: {report_command(written.folder, config.runs)}"
+    )
     return 0
 
 

@@ -54,7 +54,7 @@ def run(config: QuantizeConfig) -> int:
         show_costs=config.sensitivity,
         plan=plan,
     )
-    for line in lines_of(parent, result):
+    for line in lines_of(parent, result, config.runs):
         cli.say(line)
     return 0
 
@@ -76,12 +76,12 @@ def check_options(config: QuantizeConfig) -> Path:
     return config.run
 
 
-def lines_of(parent: Parent, result: Run) -> list[str]:
-    """The closing table and what has to be said plainly, from what was measured."""
+def lines_of(parent: Parent, result: Run, root: Path) -> list[str]:
+    """The closing table and what has to be said plainly, from what was measured; root: of runs."""
     from compress import runs
     from compress.metrics import PairedDifference
     from compress.quantized_runs import DETAILS
-    from compress.summary import aligned, describe_difference
+    from compress.summary import aligned, describe_difference, report_command
 
     found, details = result.metrics(), runs.read_json(result.file(DETAILS))
     base = found["parent"]
@@ -104,7 +104,7 @@ def lines_of(parent: Parent, result: Run) -> list[str]:
         *_chip_line(found, result),
         f"Float is {parent.file}; both files were measured in onnxruntime, latency on one thread "
         "in turns.",
-        f"The int8 run lies in {result.folder}. Next: python -m compress.report",
+        f"The int8 run lies in {result.folder}. Next: {report_command(result.folder, root)}",
     ]
     return lines
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
+from pathlib import Path
 
 from compress.metrics import PairedDifference
 from compress.runs import Run
@@ -32,6 +34,14 @@ def table(rows: Sequence[tuple[str, Run]]) -> str:
             )
         )
     return aligned(lines, right=(2, 3))
+
+
+def report_command(folder: Path, root: Path) -> str:
+    """The command that reports the run in ``folder`` with the others of ``root``, or alone where
+    --out put it elsewhere."""
+    place = root if folder.parent == root else folder
+    default = place == Path("runs")
+    return "python -m compress.report" + ("" if default else f" --runs {shlex.quote(str(place))}")
 
 
 def aligned(lines: Sequence[Sequence[str]], right: Sequence[int]) -> str:

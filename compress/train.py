@@ -16,7 +16,7 @@ def run(config: TrainConfig) -> int:
 
     from compress.session import open_session
     from compress.student_runs import twin_run
-    from compress.summary import table
+    from compress.summary import report_command, table
 
     session = open_session(config, config, config.normalise)
     student = twin_run(
@@ -33,7 +33,7 @@ def run(config: TrainConfig) -> int:
     session.say(table([("student", student)]))
     session.say(
         f"The student lies in {student.folder}; {student.folder}/model.onnx ships. "
-        "Next: python -m compress.report"
+        f"Next: {report_command(student.folder, config.runs)}"
     )
     return 0
 

@@ -26,6 +26,7 @@ from compress.errors import InputError
 from compress.session import DECISIONS
 from compress.starting import continued, original_student
 from compress.student_runs import new_student
+from compress.summary import report_command
 from teachers import timm_teacher
 
 TEACHER = "test_resnet"
@@ -158,7 +159,14 @@ def test_distillation_ends_with_a_table_and_the_difference(compared):
     assert [any(name.startswith(kind) for name in names) for kind in kinds] == [True] * 3
     for word in ("teacher", "student", "twin", "49,733", "student minus twin", "McNemar"):
         assert word in printed
-    assert "Next: python -m compress.report" in printed.splitlines()[-1]
+    assert printed.splitlines()[-1].endswith(f"Next: python -m compress.report --runs {root}")
+
+
+def test_the_report_that_comes_next_finds_the_run():
+    runs_of, bare = Path("runs"), "python -m compress.report"
+    assert report_command(runs_of / "x", runs_of) == bare
+    assert report_command(Path("my runs/x"), Path("my runs")) == f"{bare} --runs 'my runs'"
+    assert report_command(Path("/elsewhere/x"), runs_of) == f"{bare} --runs /elsewhere/x"
 
 
 def test_the_printed_accuracy_is_that_of_the_recorded_decisions(compared):
