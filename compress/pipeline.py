@@ -34,6 +34,7 @@ def run(config: PipelineConfig) -> int:
     recipe = pipeline_recipe.load(config)
     steps = pipeline_recipe.steps(recipe, config)
     wanted = _wanted(steps, config)
+    _check_data_is_there(wanted)
     started = time.monotonic()
     if config.jobs > 1:
         pipeline_jobs.run_steps(wanted, config.jobs)
@@ -55,6 +56,17 @@ def _wanted(steps: Sequence[Step], config: PipelineConfig) -> list[Step]:
         if order.index(step.stage) < first:
             _check_finished(step, str(config.from_stage))
     return [step for step in steps if first <= order.index(step.stage) <= last]
+
+
+def _check_data_is_there(steps: Sequence[Step]) -> None:
+    """Say that a folder is missing before a stage trains on other sound for long."""
+    from compress.data.sets import is_synthetic
+
+    for step in steps:
+        data = getattr(step.config, "data", None)
+        if data is None or is_synthetic(str(data)) or Path(data).exists() or _is_finished(step):
+            continue
+        raise InputError(f"{data}: no such folder, which stage {step.title} needs; see --data")
 
 
 def _check_finished(step: Step, first: str) -> None:

@@ -437,6 +437,14 @@ def test_the_command_at_the_end_is_one_that_the_gate_takes(artifact, gated, tmp_
     assert pipeline.closing([step], 1.0)[-1].endswith(f"compress.gate {folder}{gated}")
 
 
+def test_a_missing_data_folder_is_said_before_anything_is_trained(tmp_path, capsys):
+    given = ["few-recordings", "--data", str(tmp_path / "nope"), "--runs", str(tmp_path / "runs")]
+    assert cli.main(PipelineConfig, pipeline.run, "", given) == 2
+    error = capsys.readouterr().err
+    assert f"{tmp_path / 'nope'}: no such folder" in error and error.count("\n") == 1
+    assert not (tmp_path / "runs").exists()
+
+
 def test_a_recipe_file_that_changed_makes_new_runs_from_its_stage_on(tmp_path):
     path, mine = tmp_path / "p.toml", tmp_path / "mine.toml"
     path.write_text(
