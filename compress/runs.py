@@ -333,6 +333,8 @@ class RunWriter:
                 if self.writes:  # it may have been killed between its last two steps
                     self._forget_progress()
                 return True
+        if not path.is_file() and self.writes:
+            self._refuse_strangers()
         if force and self.writes:
             (self.folder / METRICS).unlink(missing_ok=True)
             self._forget_progress()
@@ -345,6 +347,16 @@ class RunWriter:
         }
         self._save()
         return False
+
+    def _refuse_strangers(self) -> None:
+        """A run writes into a folder of its own, not among the files of somebody."""
+        held = self.folder.iterdir() if self.folder.is_dir() else ()
+        strangers = sorted(found.name for found in held if not found.name.startswith("."))
+        if strangers:
+            raise InputError(
+                f"{self.folder}: holds {strangers[0]}, which is of no run; choose a new or an "
+                "empty folder with --out"
+            )
 
     def finish(self, artefacts: list[str], **more: Any) -> None:
         """Record the hash of every artefact and mark the run complete.

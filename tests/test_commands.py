@@ -162,6 +162,15 @@ def test_distillation_ends_with_a_table_and_the_difference(compared):
     assert printed.splitlines()[-1].endswith(f"Next: python -m compress.report --runs {root}")
 
 
+def test_a_run_does_not_write_among_the_files_of_somebody(npy_data, capsys):
+    before = sorted(npy_data.iterdir())
+    given = ["--student", "audiobot50", "--data", npy_data, "--out", npy_data]
+    assert run_train(*given) == 2 and run_train(*given, "--force") == 2
+    error = capsys.readouterr().err.splitlines()[0]
+    assert "holds training.npy, which is of no run" in error
+    assert [p for p in sorted(npy_data.iterdir()) if p.name[0] != "."] == before
+
+
 def test_the_report_that_comes_next_finds_the_run():
     runs_of, bare = Path("runs"), "python -m compress.report"
     assert report_command(runs_of / "x", runs_of) == bare
