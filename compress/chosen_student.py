@@ -5,7 +5,7 @@ What crossval and sweep share; the runs are those of compress.train and compress
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +16,7 @@ from compress.recipe import Recipe
 from compress.runs import is_folder
 
 if TYPE_CHECKING:
+    from compress.data.sets import SpectrogramSet
     from compress.runs import Run
     from compress.session import Session
     from compress.student_runs import Distillation
@@ -67,10 +68,11 @@ def distillation_of(
     session: Session,
     config: CrossvalConfig | SweepConfig,
     teacher_recipes: Mapping[str, Recipe],
+    transfer: Sequence[SpectrogramSet],
 ) -> Distillation | None:
     """The teachers, trained where they must be, and how they are listened to; None without any."""
     from compress.student_runs import Distillation
-    from compress.teaching import chosen_teacher, transfer_sets
+    from compress.teaching import chosen_teacher
 
     if not config.teacher:
         return None
@@ -84,7 +86,7 @@ def distillation_of(
         config.temperature,
         config.label_loss_weight,
         config.distill_loss_weight,
-        transfer_sets(session, config),
+        transfer,
         config.cache,
     )
 
@@ -97,8 +99,10 @@ def train_student(
 ) -> Run:
     """An ordinary run, the same that compress.train or compress.distill makes."""
     from compress.student_runs import distilled_run, twin_run
+    from compress.teaching import transfer_sets
 
-    distillation = distillation_of(session, config, teacher_recipes)
+    transfer = transfer_sets(session, config) if config.teacher else []
+    distillation = distillation_of(session, config, teacher_recipes, transfer)
     if distillation is None:
         return twin_run(
             session,

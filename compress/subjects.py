@@ -117,10 +117,10 @@ def _metrics(path: Path) -> dict[str, Any]:
     if not path.is_file():
         return {}
     try:
-        runs.read_json_value(path)
+        found = runs.read_json_value(path)
     except InputError as error:
         raise InputError(f"{error}; measure again") from None
-    return _object(path)
+    return found if isinstance(found, dict) else {}
 
 
 def _claims(metrics: Mapping[str, Any]) -> list[tuple[str, Any, float]]:

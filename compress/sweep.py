@@ -9,7 +9,7 @@ recipe, STUDY/best.toml, for compress.train and compress.distill.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +18,7 @@ from compress.config import SweepConfig
 from compress.errors import InputError
 
 if TYPE_CHECKING:
+    from compress.data.sets import SpectrogramSet
     from compress.recipe import Recipe
     from compress.search_space import Choices, Range
     from compress.session import Session
@@ -38,12 +39,14 @@ def run(config: SweepConfig) -> int:
 
     from compress import runs
     from compress.session import open_session
+    from compress.teaching import transfer_sets
 
     session = open_session(config, config, config.normalise)
     space, left_out = usable(config.student, space, session)
     if left_out:
         cli.say(f"note      {config.student} takes no {', '.join(left_out)}: not searched")
-    identity = _identity(config, session, recipe, space, teacher_recipes)
+    transfer = transfer_sets(session, config) if config.teacher else []
+    identity = _identity(config, session, recipe, space, teacher_recipes, transfer)
     key = runs.digest(identity)[:6]
     name = f"{runs.slug(config.student)}-sweep-{session.data_name()}-s{config.seed}-{key}"
     folder = config.out or config.runs / name
@@ -56,7 +59,9 @@ def run(config: SweepConfig) -> int:
         + (f"; {before} finished before" if before else "")
     )
     if before < config.trials:
-        distillation = chosen_student.distillation_of(session, config, teacher_recipes)
+        distillation = chosen_student.distillation_of(
+            session, config, teacher_recipes, transfer
+        )
         with cli.progress(config.trials, "trials", "trial") as bar:
             bar.update(before)
             objective = _objective(config, session, recipe, distillation, bar, trials.numbers)
@@ -92,12 +97,12 @@ def _identity(
     recipe: Recipe,
     space: dict[str, Any],
     teacher_recipes: Mapping[str, Recipe],
+    transfer: Sequence[SpectrogramSet],
 ) -> dict[str, Any]:
     """What makes two studies one: all but the sampler, the number of trials and the machine."""
     import json
 
     from compress import chosen_student
-    from compress.teaching import transfer_sets
 
     teaching = ["method", "temperature", "label_loss_weight", "distill_loss_weight", "transfer"]
     found = {
@@ -113,9 +118,8 @@ def _identity(
         "teaching": [getattr(config, key) for key in teaching] if config.teacher else [],
         **chosen_student.identity(config, teacher_recipes),
     }
-    if config.teacher and config.transfer:
-        heard = transfer_sets(session, config)
-        found["transfer_content"] = [sounds.content_hash for sounds in heard]
+    if transfer:
+        found["transfer_content"] = [sounds.content_hash for sounds in transfer]
     return json.loads(json.dumps(found, default=str))
 
 
