@@ -91,6 +91,16 @@ def accuracy_interval(correct: np.ndarray, recordings: np.ndarray) -> tuple[floa
     return wilson(float(correct.mean()), effective_clips(correct, recordings))
 
 
+def difference_half_width(difference: np.ndarray, recordings: np.ndarray) -> float:
+    """Half of the 95 % interval of the mean of ``difference``, per clip, clustered by recording.
+
+    Where every clip differs alike (most often: not at all), their spread tells nothing; a recording
+    counts as one clip then, and the half-width is Wilson's upper end of a share of 0.
+    """
+    variance = cluster_variance(difference, recordings)
+    return Z_95 * math.sqrt(variance) if variance else wilson(0.0, len(np.unique(recordings)))[1]
+
+
 def calibration_error(decisions: Decisions, bins: int = _BINS) -> float:
     """Expected calibration error over equal-width bins of confidence (Guo et al. 2017, eq. 5)."""
     confidence = decisions.probabilities.max(axis=1)
@@ -150,7 +160,7 @@ def paired_difference(a: Decisions, b: Decisions) -> PairedDifference:
         raise ValueError("the two classifiers decided different clips")
     right_a, right_b = a.correct, b.correct
     delta = right_a.astype(np.float64) - right_b
-    half = Z_95 * math.sqrt(cluster_variance(delta, a.recording_ids))
+    half = difference_half_width(delta, a.recording_ids)
     only_a, only_b = int((right_a & ~right_b).sum()), int((right_b & ~right_a).sum())
     mean = float(delta.mean())
     return PairedDifference(
@@ -171,7 +181,7 @@ def pooled_difference(
         raise ValueError("the classifiers of a pair decided different clips")
     delta = np.concatenate([a.correct.astype(np.float64) - b.correct for a, b in pairs])
     recordings = np.concatenate([a.recording_ids for a, _ in pairs])
-    half = Z_95 * math.sqrt(cluster_variance(delta, recordings))
+    half = difference_half_width(delta, recordings)
     mean = float(delta.mean())
     return mean, max(-1.0, mean - half), min(1.0, mean + half)
 

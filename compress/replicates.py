@@ -15,7 +15,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from compress.metrics import Z_95, Decisions, cluster_variance, effective_clips, wilson
+from compress.metrics import (
+    Z_95,
+    Decisions,
+    cluster_variance,
+    difference_half_width,
+    effective_clips,
+    wilson,
+)
 
 
 @dataclass(frozen=True)
@@ -93,7 +100,7 @@ def gain(pairs: Sequence[tuple[Outcome, Outcome]]) -> Estimate:
             Outcome(first.seed, first.values - second.values, first.clip_ids, first.recording_ids)
         )
     pooled = _pool(differences)
-    half = Z_95 * math.sqrt(cluster_variance(pooled.values, pooled.recording_ids))
+    half = difference_half_width(pooled.values, pooled.recording_ids)
     return _estimate(pooled, half, half, least=-1.0, most=1.0)
 
 

@@ -138,6 +138,16 @@ def test_difference_pooled_over_seeds_by_hand():
         pooled_difference([(random_decisions(10), random_decisions(12))])
 
 
+def test_two_that_decide_alike_may_still_differ_on_other_recordings():
+    """8 clips of 4 recordings, none decided otherwise: Wilson's end of 0 of 4, z^2 / (4 + z^2)."""
+    labels, ids, recordings = np.zeros(8, int), np.arange(8), np.repeat(np.arange(4), 2)
+    same = Decisions(np.tile([0.7, 0.3], (8, 1)), labels, ids, recordings)
+    end = 1.959963984540054**2 / (4 + 1.959963984540054**2)
+    found = paired_difference(same, same)
+    assert (found.difference, found.low, found.high) == pytest.approx((0.0, -end, end))
+    assert pooled_difference([(same, same)] * 3) == pytest.approx((0.0, -end, end))
+
+
 def test_mcnemar_exact():
     assert mcnemar(0, 0) == 1.0
     assert mcnemar(10, 0) == pytest.approx(2 / 2**10)
