@@ -395,6 +395,11 @@ class RecipeOptions:
     plateau_patience: int | None = option(
         None, "epochs without a better validation loss that make a plateau", least=0
     )
+    train_on_validation: bool = option(
+        False,
+        "train on the validation clips too, once every choice is made: all epochs are trained, the "
+        "last weights kept, and validation figures say nothing any more",
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

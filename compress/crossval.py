@@ -41,6 +41,7 @@ _NOT_OF_THE_RESULT = (
 def run(config: CrossvalConfig) -> int:
     _check(config)
     from compress import chosen_student, runs, tracking
+    from compress import recipe as recipes
     from compress.data import open_chosen
 
     recipe, teacher_recipes = chosen_student.check(config)
@@ -53,6 +54,8 @@ def run(config: CrossvalConfig) -> int:
             if data.folds is not None
             else f"--validation-fold: {data.name} has no official folds; leave it out"
         )
+    if data.folds is None:
+        recipes.check_judges(recipe, "compress.crossval, of folds that it deals itself,")
     folds = folds_of(data, config)
     asked = _asked(config, data, recipe, teacher_recipes)
     folder = config.out or config.runs / _name(config, data, asked)

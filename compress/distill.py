@@ -93,9 +93,11 @@ def as_long_as_with(
     transfer: Sequence[SpectrogramSet], session: Session, recipe: Recipe
 ) -> Recipe:
     """The twin's recipe: its epochs lack the transfer material, so there are more of them."""
+    from compress.session import labelled_windows
+
     if not transfer:
         return recipe
-    labelled = len(session.split.train)
+    labelled = len(labelled_windows(session, recipe))
     return recipe.stretched((labelled + sum(map(len, transfer))) / labelled)
 
 

@@ -53,7 +53,7 @@ class Progress:
 
     def kept(self, recipe: Recipe) -> dict[str, float]:
         """The row of the epoch whose weights the recipe keeps."""
-        return self.history[-1 if recipe.keep == "last" else self.best_epoch]
+        return self.history[-1 if recipe.keeps_last else self.best_epoch]
 
 
 def train_network(
@@ -142,7 +142,7 @@ def train_network(
             better = measured["loss"] < progress.best_loss
             if better:
                 progress.best_loss, progress.best_epoch = measured["loss"], epoch
-            if better or recipe.keep == "last":
+            if better or recipe.keeps_last:
                 best = _weights(judged)
             progress.epoch += 1
             bar.set_postfix_str(
@@ -266,6 +266,8 @@ def _curve_name(term: str) -> str:
 
 
 def _stalled(progress: Progress, recipe: Recipe) -> bool:
+    if recipe.train_on_validation:
+        return False
     return progress.epoch - 1 - progress.best_epoch >= recipe.patience
 
 

@@ -74,6 +74,9 @@ class Augmentation:
     frequency_mask_most: float = option(0.2, "widest mask", unit="share of bands", least=0, most=1)
 
 
+_LATER = ("weight_average", "keep", "train_on_validation")
+
+
 @dataclass(frozen=True, kw_only=True)
 class Recipe(Augmentation):
     """How a network is trained."""
@@ -115,6 +118,10 @@ class Recipe(Augmentation):
         "last where validation has too few clips to choose by",
         choices=("best", "last"),
     )
+    train_on_validation: bool = option(
+        False,
+        "train on the validation clips too, once every choice is made: all epochs, last weights",
+    )
     activation: str | None = option(None, "activation of the student, instead of its own")
     dropout: float | None = option(
         None, "dropout of the student, instead of its own", least=0.0, most=0.9
@@ -122,6 +129,11 @@ class Recipe(Augmentation):
     views: int = option(
         0, "augmented views of each window that recur over the epochs; 0: new ones in each", least=0
     )
+
+    @property
+    def keeps_last(self) -> bool:
+        """Whether the last weights are kept, by choice or since no clips are left to judge by."""
+        return self.keep == "last" or self.train_on_validation
 
     def batch_size_at(self, epoch: int) -> int:
         """Windows per step in ``epoch`` (from 0)."""
@@ -159,7 +171,7 @@ class Recipe(Augmentation):
     def to_settings(self) -> dict[str, Any]:
         """What a run records of it, JSON-able. Options that came later than runs did are left out
         where they change nothing, so that the same command still finds those runs."""
-        later = {name: getattr(Recipe, name) for name in ("weight_average", "keep")}
+        later = {name: getattr(Recipe, name) for name in _LATER}
         values = dataclasses.asdict(self)
         return {k: v for k, v in values.items() if k not in later or v != later[k]}
 
@@ -193,12 +205,16 @@ def of_teachers(name: str, teachers: Sequence[str], epochs: int | None) -> dict[
 
 
 def load(name: str, model: str = "", **overrides: Any) -> Recipe:
-    """A recipe by name or path, with the values of ``model`` and then ``overrides`` (None: keep).
+    """A recipe by name or path, with values of ``model``, then ``overrides`` (None, False: keep).
 
     Raises InputError with all faults at once.
     """
     path, values = _read(name, model)
-    given = {key: value for key, value in overrides.items() if value not in (None, ())}
+    given = {
+        key: value
+        for key, value in overrides.items()
+        if value is not False and value not in (None, ())
+    }
     values = _changed(values, given)
     for key in ("batch_size", "class_weights"):
         values[key] = _as_texts(values[key]) if key in values else None
@@ -253,6 +269,15 @@ _OF_SCHEDULE = {
 }
 
 
+def check_judges(recipe: Recipe, command: str) -> None:
+    """Refuse a recipe that trains on the validation clips where they have to choose."""
+    if recipe.train_on_validation:
+        raise InputError(
+            f"train_on_validation: {command} chooses by the validation clips; leave it out, and "
+            "give it to compress.train or compress.distill once the choice is made"
+        )
+
+
 def unused_by(schedule: str) -> list[str]:
     """Values that say nothing under a schedule."""
     return [key for key, owner in _OF_SCHEDULE.items() if owner != schedule]
@@ -274,6 +299,10 @@ def _contradictions(values: dict[str, Any]) -> list[str]:
     for key, owner in _OF_SCHEDULE.items():
         if key in values and schedule != owner and schedule in _OF_SCHEDULE.values():
             faults.append(f"{key}: says nothing while schedule is {schedule!r}; leave it out")
+    if values.get("train_on_validation") and schedule == "plateau":
+        faults.append(
+            "train_on_validation: no clips are left to see a plateau by; make schedule 'cosine'"
+        )
     for low, high in _RANGES:
         least, most = values.get(low, getattr(Recipe, low)), values.get(high, getattr(Recipe, high))
         numbers = all(isinstance(v, (int, float)) for v in (least, most))

@@ -193,6 +193,8 @@ def _made(member: Member) -> str:
     recipe = member.settings.get("recipe")
     epochs = recipe.get("epochs") if isinstance(recipe, dict) else None
     text += f", {epochs} epoch{'s' * (epochs != 1)}" if epochs else ""
+    if isinstance(recipe, dict) and recipe.get("train_on_validation"):
+        text += ", on the validation clips too"
     if stage in ("train", "distill") and start.get("folder"):
         text += f", started from {_start(member, Path(str(start['folder'])))}"
     return text

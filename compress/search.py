@@ -46,6 +46,7 @@ def run(config: SearchConfig) -> int:
 
     families = drawn.check_families(config.family)
     recipe = recipes.chosen(config.recipe, "", config)
+    recipes.check_judges(recipe, "compress.search")
     budget = drawn.Budget(config.params, int(config.macs))
     if config.devices * config.nodes > 1:
         raise InputError("--devices, --nodes: a candidate is trained in one process")

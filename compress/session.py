@@ -91,8 +91,19 @@ class Session:
 
 def check_heard_no_test(session: Session, run: Run) -> None:
     """Refuse a run, as teacher or as start, that was trained on this session's test clips, or that
-    learnt from one that was."""
+    learnt from one that was; say where it was trained on those of validation."""
     _check_heard_no_test(session, run)
+    recipe, heard = run.manifest.get("settings", {}).get("recipe"), run.manifest["data"]
+    same = heard.get("content_hash") == session.data.content_hash
+    if (
+        isinstance(recipe, dict)
+        and recipe.get("train_on_validation")
+        and (same or session.data.is_otherwise_heard(heard))
+    ):
+        session.say(
+            f"note      {run.folder}: was trained on the validation clips too, so that they judge "
+            "what learns from it too kindly"
+        )
     for other in runs.behind(run)[0]:
         try:
             _check_heard_no_test(session, other)
@@ -304,18 +315,26 @@ def train_run(session: Session, training: Training) -> Run:
     run = runs.open_run(folder)
     if session.leads:
         found = run.metrics()["splits"]["validation"]["accuracy"]
+        judged = "validation, trained on," if training.recipe.train_on_validation else "validation"
         session.say(
             f"{training.kind:<9} {training.name}: {len(progress.history)} epochs in "
-            f"{cli.duration(progress.seconds)}, validation {100 * found:.1f} %"
+            f"{cli.duration(progress.seconds)}, {judged} {100 * found:.1f} %"
         )
     return run
+
+
+def labelled_windows(session: Session, recipe: Recipe) -> np.ndarray:
+    """The windows whose labels a network hears, ascending: those of training, and where the recipe
+    says so those of validation."""
+    train, validation = session.split.train, session.split.validation
+    return np.union1d(train, validation) if recipe.train_on_validation else train
 
 
 def build_material(
     session: Session, recipe: Recipe, transfer: Sequence[SpectrogramSet] = ()
 ) -> Material:
     """The training windows of the session, and any unlabelled sets behind them."""
-    parts = [(session.data, session.split.train)]
+    parts = [(session.data, labelled_windows(session, recipe))]
     for extra in transfer:
         if (extra.mels, extra.frames) != (session.data.mels, session.data.frames):
             raise InputError(
@@ -404,7 +423,8 @@ def _finish(
     evaluate.save_decisions(folder / DECISIONS, decisions)
     measured |= {
         "epochs": len(progress.history),
-        "windows_per_epoch": len(session.split.train) + sum(map(len, training.transfer)),
+        "windows_per_epoch": len(labelled_windows(session, training.recipe))
+        + sum(map(len, training.transfer)),
         "best_epoch": progress.best_epoch + 1,
         "seconds": round(progress.seconds, 3),
     }

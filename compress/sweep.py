@@ -30,9 +30,11 @@ RESULT = "sweep.json"
 
 def run(config: SweepConfig) -> int:
     from compress import chosen_student, search_space, study
+    from compress import recipe as recipes
 
     study.check_installed()
     recipe, teacher_recipes = chosen_student.check(config)
+    recipes.check_judges(recipe, "compress.sweep")
     space = search_space.load(config.space)
     if config.devices * config.nodes > 1:
         raise InputError("--devices, --nodes: a trial runs in one process; start several commands")
@@ -156,7 +158,7 @@ def _objective(
             reported.append(row["validation_loss"])
             trial.report(row["validation_loss"], len(reported))
             loss = row["validation_loss"]
-            if asked.keep == "last" or not kept or loss < kept["validation_loss"]:
+            if asked.keeps_last or not kept or loss < kept["validation_loss"]:
                 kept.update(row)
                 trial.set_user_attr("validation_accuracy", row["validation_accuracy"])
                 trial.set_user_attr("best_epoch", len(reported))

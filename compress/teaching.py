@@ -221,6 +221,7 @@ def view_logits(
                 "augmentation": vars(recipe.augmentation),
                 **({} if normalise == "band" else {"normalise": normalise}),
                 **({"precision": "bfloat16"} if bfloat16 else {}),
+                **({"train_on_validation": True} if recipe.train_on_validation else {}),
                 "seed": session.seed,
             }
         )

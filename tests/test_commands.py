@@ -152,6 +152,19 @@ def test_a_killed_training_with_averaged_weights_continues_to_the_same(npy_data,
     assert runs.sha256_file(whole) == runs.sha256_file(killed)
 
 
+def test_a_network_may_hear_the_validation_clips_in_the_end(npy_data, tmp_path, capsys):
+    options = ("--data", npy_data, "--recipe", "few", "--epochs", "1", "--train-on-validation")
+    assert run_train("--student", "audiobot50", *options, "--out", tmp_path / "all") == 0
+    assert "validation, trained on," in capsys.readouterr().out
+    run = runs.open_run(tmp_path / "all")
+    sides = runs.read_json(run.file(runs.SPLIT))["windows"]
+    assert run.metrics()["windows_per_epoch"] == sides["train"] + sides["validation"]
+    assert run.metrics()["splits"]["test"]["clips"] == sides["test"]
+    student = ("--student", "audiobot50", "--teacher", tmp_path / "all", "--data", npy_data)
+    assert run_distill(*student, "--epochs", "1", "--out", tmp_path / "student") == 0
+    assert f"{tmp_path / 'all'}: was trained on the validation clips too" in capsys.readouterr().out
+
+
 def test_distillation_ends_with_a_table_and_the_difference(compared):
     root, printed = compared
     names = sorted(path.name for path in root.iterdir())

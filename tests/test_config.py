@@ -148,6 +148,24 @@ def test_a_recipe_lists_contradictions_with_its_other_faults(tmp_path):
     assert "\n" not in message
 
 
+def test_validation_clips_that_are_trained_on_choose_nothing(tmp_path, capsys):
+    from compress import cli, crossval, search, sweep
+
+    with pytest.raises(InputError, match="no clips are left to see a plateau by"):
+        recipes.load("audiobots", train_on_validation=True)
+    file = tmp_path / "mine.toml"
+    file.write_text('base = "patient"\ntrain_on_validation = true\n')
+    assert recipes.load(str(file)).keeps_last
+    assert recipes.load(str(file), train_on_validation=False).train_on_validation, "not given"
+    given = ["--recipe", str(file), "--data", "scenes:60", "--runs", str(tmp_path / "runs")]
+    for command, config in (
+        (sweep, "SweepConfig"), (search, "SearchConfig"), (crossval, "CrossvalConfig"),
+    ):  # fmt: skip
+        assert cli.main(getattr(command, config), command.run, "", given) == 2
+        assert "chooses by the validation clips" in capsys.readouterr().err
+    assert not (tmp_path / "runs").exists()
+
+
 def test_every_part_of_the_reports_recipe_is_an_option():
     given = ["--activation", "elu", "--label-loss", "focal", "--class-weights", "balanced",
              "--dropout", "0.1", "--batch-size", "0:8,4:16", "--plateau-factor", "0.3",

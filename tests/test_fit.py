@@ -219,6 +219,13 @@ def test_training_stops_early_on_validation_loss(tmp_path):
     assert len(progress.history) == 3 or progress.best_epoch == len(progress.history) - 3
 
 
+def test_clips_that_are_trained_on_end_no_training(tmp_path):
+    settings = {"epochs": 8, "patience": 1, "learning_rate": 0.0, "train_on_validation": True}
+    _, progress = train(small_material(), None, tmp_path, **settings)
+    assert len(progress.history) == 8
+    assert progress.kept(recipe.load("distill", **settings))["epoch"] == 8
+
+
 @pytest.mark.parametrize(("keep", "epoch"), [("best", 3), ("last", 4)])
 def test_what_is_judged_is_the_epoch_that_is_kept(keep, epoch):
     rows = [{"epoch": number + 1, "validation_loss": loss}
