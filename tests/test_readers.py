@@ -162,6 +162,21 @@ def test_unusable_sound_is_skipped_by_name_or_refused(
             read(root, cache, strict=True)
 
 
+def test_a_class_without_a_usable_file_is_refused(tmp_path: Path) -> None:
+    root = sounds.class_folders(tmp_path / "set")
+    (root / "alarm").mkdir()
+    for name in ("a: b.wav", "c.wav"):
+        bad_sound("empty", root / "alarm" / name)
+    for _ in range(2):  # prepared, and opened again
+        with pytest.raises(InputError, match="no file of class 'alarm' is usable") as refusal:
+            read(root, tmp_path)
+        message = str(refusal.value)
+        assert "(alarm/a: b.wav: " in message and "add recordings" in message
+        assert "\n" not in message
+    (root / "alarm").rename(root / ".alarm")
+    assert read(root, tmp_path).class_names == ("high", "low")
+
+
 def test_wav_that_a_pipe_wrote_is_not_called_truncated(tmp_path: Path) -> None:
     path = sounds.write(tmp_path / "a.wav", sounds.tone(440, 2.0))
     content = bytearray(path.read_bytes())
@@ -391,6 +406,11 @@ def test_esc50_faults(tmp_path: Path) -> None:
     (root / "audio" / "1-1-A-0.wav").unlink()
     assert "1 file skipped, listed but not there" in read(root, tmp_path).notes[0]
     assert "1-1-A-0.wav" in faults_of(root, tmp_path / "s", strict=True)
+    for name in re.findall("^.*?wav(?=.*,rain,)", text, re.MULTILINE):
+        (root / "audio" / name).rename(tmp_path / name)
+    assert "no file of class 'rain' is there" in faults_of(root, tmp_path / "rain")
+    for path in tmp_path.glob("*.wav"):
+        path.rename(root / "audio" / path.name)
     for broken, message in (
         (text.replace("target", "aim"), "has no column target"),
         (text.replace(",1,0,dog", ",one,0,dog"), "fold 'one', not a whole number"),

@@ -80,7 +80,8 @@ def build_from_clips(
 
     The cache key holds the folder, names, sizes and modification times of all files, not their
     content: hashing 100 GB at every start would take longer than training. Raises InputError for
-    an unusable file with ``strict``; otherwise unusable files are named in the notes.
+    an unusable file with ``strict``; otherwise unusable files are named in the notes. Raises it
+    also for a class of which no file is usable: the network would have an output for it.
     """
     key = {
         "reader": layout,
@@ -118,7 +119,19 @@ def build_from_clips(
         units_per_job=max(1, round(len(clips) / max(1, len(jobs)))),
         drop_quiet_db=drop_quiet_db,
     )
+    _check_classes(root, clips, data)
     return finished(data, strict)
+
+
+def _check_classes(root: Path, clips: Sequence[Clip], data: SpectrogramSet) -> None:
+    unheard = {clip.label for clip in clips}.difference(data.labels.tolist())
+    for label in sorted(unheard):
+        starts = tuple(f"{_SKIPPED}{clip.file.name}: " for clip in clips if clip.label == label)
+        faults = [n.removeprefix(_SKIPPED) for n in data.notes if n.startswith(starts)]
+        raise InputError(
+            f"{root}: no file of class {data.class_names[label]!r} is usable ({some(faults)}); add "
+            "recordings of it, or take the class out (its folder, or its rows of the table)"
+        )
 
 
 def finished(data: SpectrogramSet, strict: bool) -> SpectrogramSet:

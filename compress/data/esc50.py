@@ -84,6 +84,12 @@ def read_esc50(
             f"{root}/{AUDIO}: {len(lost)} of the {len(rows)} files that {TABLE} lists are not "
             f"there ({some(lost)})"
         )
+    unheard = set(of_category.values()) - {clip.label for clip in clips}
+    if unheard:
+        raise InputError(
+            f"{root}/{AUDIO}: no file of class {class_names[min(unheard)]!r} is there "
+            f"({some(lost)}); add them, or take the rows of the class out of {TABLE}"
+        )
     if lost:
         notes.append(f"{counted(len(lost), 'file')} skipped, listed but not there: {some(lost)}")
     return build(
