@@ -610,6 +610,7 @@ NPY_FAULTS = {
     "out of range": (_with(3e4, (4, 0, 0)), LABELS, "spectrogram 4 has values from -40 to 3e+04"),
     "two dimensions": (GOOD[0], LABELS, "has shape (32, 96)"),
     "four dimensions": (GOOD[:, None], LABELS, "has shape (40, 1, 32, 96)"),
+    "transposed": (GOOD.transpose(0, 2, 1), LABELS, "save array.transpose(0, 2, 1)"),
     "no clip": (GOOD[:0], LABELS[:0], "holds no spectrogram"),
     "whole numbers": (GOOD.astype(np.int16), LABELS, "has type int16"),
     "complex": (GOOD.astype(np.complex64), LABELS, "has type complex64"),
@@ -631,6 +632,32 @@ def test_npy_faults(fault: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     np.save(root / "training_labels.npy", labels, allow_pickle=True)
     assert message in faults_of(root, tmp_path)
     assert not (tmp_path / "was-run").exists()
+
+
+LINEAR = {
+    "power": (lambda power: power, True),
+    "power of the loudest": (lambda power: power / power.max(axis=(1, 2), keepdims=True), True),
+    "amplitude": (np.sqrt, True),
+    "dB": (lambda power: 10 * np.log10(power), False),
+    "dB above the floor": (lambda power: 10 * np.log10(power) + 80, False),
+    "dB above much of it": (lambda power: np.maximum(10 * np.log10(power) + 25, 0), False),
+    "dB from 0 to 1": (lambda power: (10 * np.log10(power) + 80) / 100, False),
+    "standardised": (lambda power: np.log10(power) - np.log10(power).mean(), False),
+}
+
+
+@pytest.mark.parametrize("form", LINEAR)
+def test_linear_spectrograms_are_warned_of(form: str, tmp_path: Path) -> None:
+    waves = [sounds.tone(300 + 50 * i, FRONTEND.clip_seconds) for i in range(40)]
+    power = np.maximum(mel_power(np.stack(waves), FRONTEND), 1e-8)
+    made, linear = LINEAR[form]
+    root = npy_pair(tmp_path / "pair")
+    np.save(root / "training.npy", made(power).astype(np.float32))
+    warnings = [note for note in read(root, tmp_path).notes if "10 * log10(power)" in note]
+    assert len(warnings) == linear
+    np.save(tmp_path / "more.npy", made(power).astype(np.float32))
+    transfer = open_transfer([tmp_path / "more.npy"], FRONTEND, tmp_path / "cache", workers=1)
+    assert len(transfer.notes) == linear
 
 
 def test_npy_files_that_are_none(tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from compress.data.npy_pair import (
     TEST,
     array_identity,
     encode_rows,
+    linear_notes,
     load_spectrograms,
 )
 from compress.data.sets import Shard, SpectrogramSet, build_cached
@@ -71,6 +72,7 @@ def open_transfer(
                     for at in range(0, len(rows), _ROWS_PER_JOB)
                 ]
                 identities.append(array_identity(array))
+                notes += linear_notes(array, rows)
                 clips += len(rows)
             continue
         root, files = _sounds(path, strict, notes)
