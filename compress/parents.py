@@ -12,7 +12,7 @@ from typing import Any
 
 from compress import runs
 from compress.config import DataOptions
-from compress.data.sets import SpectrogramSet, find_set, is_synthetic
+from compress.data.sets import SpectrogramSet, find_recorded, is_synthetic
 from compress.data.splits import Split
 from compress.errors import InputError
 from compress.runs import Run
@@ -64,7 +64,7 @@ def recorded_data(run: Run, options: DataOptions) -> SpectrogramSet:
     recorded = run.manifest["data"]
     wanted = str(recorded.get("content_hash"))
     if options.data is None:
-        data = find_set(wanted, options.cache)
+        data = find_recorded(recorded, options.cache)
         if data is None:
             raise lost_data(run, "--data")
         return data

@@ -164,7 +164,7 @@ def _unheard(
     import numpy as np
 
     from compress import runs
-    from compress.data.sets import find_set
+    from compress.data.sets import find_recorded
     from compress.data.splits import Split
     from compress.duplicates import sounding_digests
 
@@ -177,7 +177,7 @@ def _unheard(
             f"{record.folder}: was trained on {theirs.get('name')} of the same seed, which "
             f"shares clips with {data.name}; choose another --data-seed"
         )
-    own = find_set(str(theirs.get("content_hash")), cache)
+    own = find_recorded(theirs, cache)
     if own is None:
         return every, [
             f"{record.folder}: its own data is not in the cache, so whether it heard some of these "

@@ -13,7 +13,7 @@ import numpy as np
 from compress import cli, evaluate, metrics, runs
 from compress.artefacts import onnx_file
 from compress.config import ExportConfig
-from compress.data.sets import SpectrogramSet, decode_db, encode_db, find_set, is_synthetic
+from compress.data.sets import SpectrogramSet, decode_db, encode_db, find_recorded, is_synthetic
 from compress.data.splits import Split
 from compress.data.waves import scene_seed, window_waveforms
 from compress.errors import InputError
@@ -75,7 +75,7 @@ def lines_of(run: Run) -> list[str]:
 
 
 def _data(parent: Run, config: ExportConfig) -> SpectrogramSet:
-    data = find_set(str(parent.manifest["data"].get("content_hash")), config.cache)
+    data = find_recorded(parent.manifest["data"], config.cache)
     if data is None:
         raise lost_data(parent, "python -m compress.data --data")
     return data

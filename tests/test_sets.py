@@ -19,6 +19,7 @@ from compress.data.sets import (
     build_cached,
     decode_db,
     encode_db,
+    find_recorded,
 )
 from compress.errors import InputError
 
@@ -53,10 +54,17 @@ def make(job: int, log: Path, fail_at: int | None = None, empty: bool = False) -
     }
 
 
-def build(cache: Path, log: Path, workers: int = 1, jobs: int = 6, **options: object):
+def build(
+    cache: Path,
+    log: Path,
+    workers: int = 1,
+    jobs: int = 6,
+    name: str = "numbers",
+    **options: object,
+):
     return build_cached(
-        name="numbers",
-        key={"jobs": jobs},
+        name=name,
+        key={"jobs": jobs, "root": name},
         jobs=list(range(jobs)),
         make=partial(make, log=log, **options),
         class_names=("even", "odd"),
@@ -87,6 +95,15 @@ def test_second_start_builds_nothing(tmp_path: Path) -> None:
     second = build(tmp_path / "cache", tmp_path / "log")
     assert first.content_hash == second.content_hash
     assert runs_of(tmp_path / "log") == list(range(6))
+
+
+def test_a_set_is_found_under_the_name_of_its_folder(tmp_path: Path) -> None:
+    made = [build(tmp_path / "cache", tmp_path / "log", name=name) for name in ("ours", "theirs")]
+    assert made[0].content_hash == made[1].content_hash
+    for data in made:
+        found = find_recorded(data.describe(), tmp_path / "cache")
+        assert found is not None and found.name == data.name
+    assert find_recorded({"name": "ours"}, tmp_path / "cache") is None
 
 
 def test_interrupted_building_continues_where_it_stopped(tmp_path: Path) -> None:

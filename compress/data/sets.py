@@ -19,7 +19,7 @@ import os
 import shutil
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -182,6 +182,18 @@ def find_set(wanted_hash: str, cache: Path | None = None) -> SpectrogramSet | No
         except (InputError, KeyError):
             continue  # a damaged set is not the one that is looked for
     return None
+
+
+def find_recorded(
+    recorded: Mapping[str, Any], cache: Path | None = None
+) -> SpectrogramSet | None:
+    """The prepared set that a manifest's ``data`` records, where the cache has it.
+
+    It has the name recorded there: another folder of the same content may have been prepared too.
+    """
+    found = find_set(str(recorded.get("content_hash")), cache)
+    name = recorded.get("name")
+    return found if found is None or not isinstance(name, str) else replace(found, name=name)
 
 
 def build_cached(
