@@ -48,7 +48,7 @@ def esc50_layout(root: Path, categories: tuple[str, ...] = ("dog", "rain"), fold
             for take, seconds in (("A", 4.5), ("B", 5.5)):
                 source = 1000 * target + fold
                 name = f"{fold}-{source}-{take}-{target * 3}.wav"
-                write(root / "audio" / name, tone(200 + 400 * target, seconds))
+                write(root / "audio" / name, tone(200 + 400 * target + 20 * fold, seconds))
                 rows.append(f"{name},{fold},{target * 3},{category},True,{source},{take}")
     (root / "meta").mkdir()
     (root / "meta" / "esc50.csv").write_text("\n".join(rows) + "\n")

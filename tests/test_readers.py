@@ -416,6 +416,7 @@ def test_esc50_faults(tmp_path: Path) -> None:
         (text.replace(",1,0,dog", ",one,0,dog"), "fold 'one', not a whole number"),
         (text.replace(",1,0,dog", ",1,0,cat"), "target 0 is both"),
         (text.splitlines()[0], "lists no clip"),
+        (f"{text}1-1-A-0.wav,2,0,dog,True,9,A\n", "lists 1-1-A-0.wav twice; leave one row out"),
         ("\n".join(row for row in text.splitlines() if ",rain," not in row), "only one class"),
         (text.replace("1-1-A-0.wav,1,0,dog", "../../../../etc/passwd,1,0,dog"), "passwd"),
     ):

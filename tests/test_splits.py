@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -180,6 +181,41 @@ def test_recordings_that_reach_into_the_test_fold_are_left_out() -> None:
     check(split, data)
     assert "1 clip left out for sharing a recording with the test" in split.description
     assert not np.isin(np.flatnonzero(data.clip_ids == 100), split.train).any()
+
+
+def with_copies(data: SpectrogramSet, *pairs: tuple[int, int]) -> SpectrogramSet:
+    """Windows that all differ, but for the second of each pair, which is the first."""
+    random = np.random.default_rng(0)
+    codes = random.integers(-20_000, 0, (len(data), 2, 3)).astype(np.int16)
+    for first, second in pairs:
+        codes[second] = codes[first]
+    codes[-2:] = -20_480  # silence is no copy of silence
+    return replace(data, codes=codes, synthetic=False)
+
+
+def test_the_same_sound_in_two_folds_is_one_recording() -> None:
+    plain = make_split(with_copies(folded()), 0, 1)
+    check(plain, folded())
+    assert plain.digest() == make_split(folded(), 0, 1).digest()
+    of_second = plain.train[0]  # its whole clip, and what else is of its recording, is left out
+    split = make_split(with_copies(folded(), (plain.test[0], of_second)), 0, 1)
+    assert np.array_equal(split.test, plain.test)
+    assert of_second not in np.concatenate([split.train, split.validation])
+    assert "left out for sharing a recording with the test" in split.description
+    assert "counted with another that holds the same sound" in split.description
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("folds", [None, 4])
+def test_the_same_sound_lies_on_one_side(seed: int, folds: int | None) -> None:
+    pairs = [(i, 300 + i) for i in range(100)] + [(300, 450)]
+    plain = set_of(np.arange(600) % 5, np.arange(600))
+    split = make_split(with_copies(plain, *pairs), seed, folds and 2, folds)
+    for side in (split.train, split.validation, split.test):
+        held = np.isin(pairs, side)
+        assert np.array_equal(held[:, 0], held[:, 1])
+    assert "; 101 recordings counted with another" in split.description
+    assert split.digest() != make_split(plain, seed, folds and 2, folds).digest()
 
 
 def test_folds_that_do_not_exist_are_refused() -> None:

@@ -46,7 +46,11 @@ def read_esc50(
         raise InputError(f"{table}: lists no clip")
     targets: dict[int, str] = {}
     folds: list[int] = []
+    listed: set[str] = set()
     for row in rows:
+        if row["filename"] in listed:
+            raise InputError(f"{table}: lists {row['filename']} twice; leave one row out")
+        listed.add(row["filename"])
         target, fold = _number(table, row, "target"), _number(table, row, "fold")
         if targets.setdefault(target, row["category"]) != row["category"]:
             raise InputError(

@@ -1,7 +1,8 @@
 """Training, validation and test: by recording, stratified by class, or an official fold.
 
-All windows of a clip and all clips of a recording lie on one side. A split is made once, stored in
-the run folder as lists, and never computed again.
+All windows of a clip and all clips of a recording lie on one side. Recordings that hold the same
+window, to the bit, count as one. A split is made once, stored in the run folder as lists, and never
+computed again.
 """
 
 from __future__ import annotations
@@ -132,7 +133,7 @@ def make_split(
                 "leave out --fold, or say with --folds how many to deal"
             )
         sides = _assign(clips, data, seed, (_TRAIN, _VALIDATION, _TEST))
-        return _split_of(data, sides[clips.of_window], f"80/10/10 by recording, seed {seed}")
+        return _split_of(clips, sides, f"80/10/10 by recording, seed {seed}")
     known = np.unique(data.folds)
     if folds is not None:
         raise InputError(
@@ -184,9 +185,7 @@ def make_split(
             f"; {counted(int(shared.sum()), 'clip')} left out for sharing a recording with the test"
             f"{'' if validation_fold is None else ' or validation'}"
         )
-    return _split_of(
-        data, sides[clips.of_window], description, chosen, validation_fold=validation_fold
-    )
+    return _split_of(clips, sides, description, chosen, validation_fold=validation_fold)
 
 
 def _holding(clips: _Clips, windows: np.ndarray) -> np.ndarray:
@@ -218,7 +217,7 @@ def _dealt_fold(
         f"10 % test by recording, the rest in {folds} folds by recording, fold {fold} is "
         f"validation, seed {seed}"
     )
-    return _split_of(data, sides[clips.of_window], description, fold, folds)
+    return _split_of(clips, sides, description, fold, folds)
 
 
 def _deal_folds(clips: _Clips, data: SpectrogramSet, seed: int, folds: int) -> np.ndarray:
@@ -265,6 +264,7 @@ class _Clips:
     labels: np.ndarray
     recordings: np.ndarray  # 0..R-1
     of_window: np.ndarray
+    copies: int = 0  # recordings that count with another
 
     def where(self, kept: np.ndarray) -> _Clips:
         _, recordings = np.unique(self.recordings[kept], return_inverse=True)
@@ -277,7 +277,27 @@ def _clips(data: SpectrogramSet) -> _Clips:
     labels = data.labels[first]
     if len(labels) == 0 or labels.min() < 0:
         raise InputError(f"{data.name}: holds unlabelled clips; a split needs labels")
-    return _Clips(labels, recordings, of_window)
+    count = int(recordings.max()) + 1
+    if not data.synthetic:  # no two synthetic recordings are alike, and they may be very many
+        recordings = _with_copies(data, recordings, of_window)
+    return _Clips(labels, recordings, of_window, count - int(recordings.max()) - 1)
+
+
+def _with_copies(
+    data: SpectrogramSet, recordings: np.ndarray, of_window: np.ndarray
+) -> np.ndarray:
+    """The recording of each clip, with one number for recordings that hold the same window."""
+    from compress.duplicates import sounding_digests
+
+    numbers = np.arange(recordings.max() + 1)
+    holder: dict[bytes, int] = {}
+    digests = sounding_digests(data, np.arange(len(data)))
+    for digest, recording in zip(digests, recordings[of_window].tolist(), strict=True):
+        if digest is not None:
+            other = holder.setdefault(digest, recording)
+            if numbers[other] != numbers[recording]:
+                numbers[numbers == numbers[recording]] = numbers[other]
+    return np.unique(numbers[recordings], return_inverse=True)[1]
 
 
 def _assign(clips: _Clips, data: SpectrogramSet, seed: int, sides: tuple[int, ...]) -> np.ndarray:
@@ -328,7 +348,8 @@ def _check_enough(
         listed = ", ".join(f"{data.class_names[i]!r} has {recordings[i]}" for i in lacking[:5])
         raise InputError(
             f"{data.name}: fewer recordings than splits need: {listed}; each class needs at least "
-            f"{needed}, one per side, because clips of one recording stay together"
+            f"{needed}, one per side, because clips of one recording, or with the same sound, stay "
+            "together"
         )
 
 
@@ -382,15 +403,20 @@ def _repair(
 
 
 def _split_of(
-    data: SpectrogramSet,
-    side_of_window: np.ndarray,
+    clips: _Clips,
+    sides: np.ndarray,
     description: str,
     fold: int | None = None,
     folds: int | None = None,
     validation_fold: int | None = None,
 ) -> Split:
+    """The split of the side of each clip, -1 for none."""
+    if clips.copies:
+        description += (
+            f"; {counted(clips.copies, 'recording')} counted with another that holds the same sound"
+        )
     train, validation, test = (
-        np.flatnonzero(side_of_window == side).astype(np.int64)
+        np.flatnonzero(sides[clips.of_window] == side).astype(np.int64)
         for side in (_TRAIN, _VALIDATION, _TEST)
     )
     return Split(train, validation, test, description, fold, folds, validation_fold)
