@@ -261,15 +261,9 @@ def next_command(config: SweepConfig, folder: Path) -> str:
     named = {spec.name for spec in dataclasses.fields(taken)} - told_by_recipe
     words = ["python", "-m", f"compress.{command}", "--student", config.student]
     words += ["--recipe", str(folder / BEST)]
-    for name, value in toml_text.changed(config).items():
-        if name not in named or name in ("student", "recipe", "out", "force"):
-            continue
-        flag = f"--{name.replace('_', '-')}"
-        if value is True:
-            words.append(flag)
-        else:
-            for one in value if isinstance(value, tuple) else (value,):
-                words += [flag, str(one)]
+    named -= {"student", "recipe", "out", "force"}
+    changed = toml_text.changed(config)
+    words += toml_text.flags({name: changed[name] for name in changed if name in named})
     return shlex.join(words)
 
 

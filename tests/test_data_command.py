@@ -97,6 +97,24 @@ def test_a_set_that_cannot_be_split_is_shown_all_the_same(
     assert "next: add recordings" in text
 
 
+def test_a_fold_that_is_not_there_is_refused_with_those_that_are(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = str(sounds.esc50_layout(tmp_path / "esc"))
+    for options, said in (
+        (["--fold", "9"], "there is no fold 9; the official folds are 1, 2, 3, 4, 5"),
+        (["--validation-fold", "7"], "no fold 7; the official folds are 1, 2, 3, 4, 5"),
+        (["--fold", "2", "--folds", "4"], "has 5 official folds; leave out --folds 4"),
+    ):
+        code, out, err = show(capsys, root, *options)
+        assert (code, out) == (2, "")
+        assert said in err and err.count("\n") == 1
+    _, text, _ = show(capsys, root, "--fold", "2", "--validation-fold", "3", "--data-seed", "1")
+    next_line = text.splitlines()[-1]
+    assert next_line.endswith("--data-seed 1 --fold 2 --validation-fold 3")
+    assert "fold 3 is validation" in text and "--workers" not in next_line
+
+
 def test_faults_are_one_line_and_exit_2(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     code, out, err = show(capsys, str(tmp_path / "nowhere"))
     assert (code, out) == (2, "")

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from compress import cli
+from compress import cli, toml_text
 from compress.config import DataConfig
 from compress.data.audio import AudioError, read_info
 from compress.data.files import counted, list_audio
@@ -62,27 +62,17 @@ def show(config: DataConfig) -> int:
 
 
 def inspect(config: DataConfig) -> dict[str, Any]:
-    """All that is to be said about a data set, as a JSON-able dictionary."""
+    """All that is to be said about a data set, as a JSON-able dictionary.
+
+    A set that cannot be split is described all the same, but raises InputError where an option says
+    how to split it.
+    """
     layout = find_layout(config.data)
     data = open_chosen(config)
+    division = _division(config, data)
     values = look_at_values(data)
     has_sound = any(known.sound for known in LAYOUTS if known.name == layout)
     durations = read_durations(Path(config.data)) if has_sound else None
-    try:
-        split = make_split(
-            data, config.data_seed, config.fold, config.folds, config.validation_fold
-        )
-        parts = {
-            side: {"windows": len(indices), "clips": len(np.unique(data.clip_ids[indices]))}
-            for side, indices in (
-                ("train", split.train),
-                ("validation", split.validation),
-                ("test", split.test),
-            )
-        }
-        division: dict[str, Any] = {"description": split.description, **parts}
-    except InputError as error:
-        division = {"error": str(error)}
     _, first, of_window = np.unique(data.clip_ids, return_index=True, return_inverse=True)
     windows_per_clip = np.bincount(of_window)
     silent_per_clip = np.bincount(of_window, weights=values.silent)
@@ -117,6 +107,26 @@ def inspect(config: DataConfig) -> dict[str, Any]:
         "notes": list(data.notes),
         "content_hash": data.content_hash,
         "next": _next(config, division),
+    }
+
+
+def _division(config: DataConfig, data: SpectrogramSet) -> dict[str, Any]:
+    """The split that training would take, or why there is none."""
+    try:
+        split = make_split(
+            data, config.data_seed, config.fold, config.folds, config.validation_fold
+        )
+    except InputError as error:
+        if (config.fold, config.folds, config.validation_fold) != (None, None, None):
+            raise
+        return {"error": str(error)}
+    sides = {side: getattr(split, side) for side in _SIDES}
+    return {
+        "description": split.description,
+        **{
+            side: {"windows": len(windows), "clips": len(np.unique(data.clip_ids[windows]))}
+            for side, windows in sides.items()
+        },
     }
 
 
@@ -209,17 +219,9 @@ def _remedy(found: dict[str, Any]) -> str:
 def _next(config: DataConfig, division: dict[str, Any]) -> str:
     if "error" in division:
         return "add recordings of the classes named above, then run this again"
-    options = ["--data", config.data]
-    if config.classes != "own":
-        options += ["--classes", config.classes]
-    if config.reference != "clip":
-        options += ["--reference", config.reference]
-    if config.drop_quiet is not None:
-        options += ["--drop-quiet", f"{config.drop_quiet:g}"]
-    if config.fold is not None:
-        options += ["--fold", str(config.fold)]
-    if config.folds is not None:
-        options += ["--folds", str(config.folds)]
+    unnamed = ("data", "json", "workers")
+    changed = {k: value for k, value in toml_text.changed(config).items() if k not in unnamed}
+    options = toml_text.flags({"data": config.data} | changed)
     return f"python -m compress.distill --student dsc500 {shlex.join(options)}"
 
 

@@ -144,7 +144,8 @@ def make_split(
         if number is not None and number not in known:
             listed = ", ".join(map(str, known))
             raise InputError(
-                f"{data.name}: there is no fold {number}; the official folds are {listed}"
+                f"{data.name}: there is no fold {number}; the official folds are {listed}: choose "
+                "among them"
             )
     if chosen == validation_fold:
         raise InputError(
