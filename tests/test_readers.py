@@ -345,6 +345,13 @@ def test_what_does_not_belong_is_named(tmp_path: Path) -> None:
         "1 file skipped, not in a class folder: loose.wav",
     )
     assert "notes.txt" in faults_of(root, tmp_path / "strict", strict=True)
+    (root / "empty class").rmdir()
+    (root / "low" / "link.wav").unlink()
+    (root / "high" / "new.txt").write_text("hello")
+    assert read(root, tmp_path).notes == (  # of today, though the prepared set is the same
+        "2 files skipped, not sound files by their names: high/new.txt, low/notes.txt",
+        "1 file skipped, not in a class folder: loose.wav",
+    )
 
 
 def test_second_start_reads_no_sound_and_a_changed_file_is_noticed(

@@ -120,7 +120,7 @@ def build_from_clips(
         drop_quiet_db=drop_quiet_db,
     )
     _check_classes(root, clips, data)
-    return finished(data, strict)
+    return finished(data, notes, strict)
 
 
 def _check_classes(root: Path, clips: Sequence[Clip], data: SpectrogramSet) -> None:
@@ -134,15 +134,16 @@ def _check_classes(root: Path, clips: Sequence[Clip], data: SpectrogramSet) -> N
         )
 
 
-def finished(data: SpectrogramSet, strict: bool) -> SpectrogramSet:
-    """The set with notes of single files summarised; with ``strict``, no file may be skipped.
+def finished(data: SpectrogramSet, notes: Sequence[str], strict: bool) -> SpectrogramSet:
+    """The set with today's ``notes`` of its reader, and those of single files summarised.
 
-    A set in the cache may have been built without ``strict``, so the notes are looked at too.
+    With ``strict``, no file may be skipped: a set in the cache may have been built without, so its
+    notes are looked at too.
     """
     skipped = [note for note in data.notes if note.startswith(_SKIPPED)]
     if strict and skipped:
         raise InputError(_refusal(skipped[0].removeprefix(_SKIPPED)))
-    return replace(data, notes=summarise(data.notes))
+    return replace(data, notes=(*notes, *summarise(data.notes)))
 
 
 def plan(root: Path, clips: Sequence[Clip]) -> list[tuple[Clip, ...]]:
@@ -282,23 +283,23 @@ def _one_thread() -> Iterator[None]:
 
 
 def summarise(notes: Sequence[str]) -> tuple[str, ...]:
-    """Notes of single files joined to one sentence per kind, with a count and the first names."""
+    """One sentence per kind of the notes of single files, with a count and the first names."""
     skipped = sorted({n.removeprefix(_SKIPPED) for n in notes if n.startswith(_SKIPPED)})
     padded = sorted({n.removeprefix(_PADDED) for n in notes if n.startswith(_PADDED)})
     quiet = sum(int(n.removeprefix(_QUIET)) for n in notes if n.startswith(_QUIET))
-    kept = [n for n in notes if not n.startswith((_SKIPPED, _PADDED, _QUIET))]
+    told = []
     if skipped:
-        kept.append(f"{counted(len(skipped), 'file')} skipped: {some(skipped)}")
+        told.append(f"{counted(len(skipped), 'file')} skipped: {some(skipped)}")
     if padded:
-        kept.append(
+        told.append(
             f"{counted(len(padded), 'clip')} shorter than one window, "
             f"padded with zeros: {some(padded)}"
         )
     if quiet:
-        kept.append(
+        told.append(
             f"{counted(quiet, 'window')} left out, much quieter than the loudest of their clip"
         )
-    return tuple(kept)
+    return tuple(told)
 
 
 def _refusal(what: str) -> str:

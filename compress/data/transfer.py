@@ -104,7 +104,7 @@ def open_transfer(
         notes=notes,
         units_per_job=max(1, round(clips / max(1, len(jobs)))),
     )
-    return finished(data, strict)
+    return finished(data, notes, strict)
 
 
 def _arrays(path: Path) -> list[Path]:
