@@ -37,7 +37,7 @@ def run(config: BaselineConfig) -> int:
     baselines.fitting()
 
     from compress.session import read_data
-    from compress.summary import table
+    from compress.summary import report_command, table
 
     data, split = read_data(config)
     synthetic = " (synthetic)" if data.synthetic and "synthetic" not in data.name else ""
@@ -50,7 +50,8 @@ def run(config: BaselineConfig) -> int:
     made = [_baseline_run(name, row, config, data, split, features) for name, row in rows.items()]
     cli.say()
     cli.say(table([("baseline", one) for one in made]))
-    cli.say(f"The runs lie in {config.runs}. Next: python -m compress.report --runs {config.runs}")
+    last = made[-1].folder
+    cli.say(f"The runs lie in {last.parent}. Next: {report_command(last, config.runs)}")
     return 0
 
 

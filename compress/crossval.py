@@ -66,7 +66,7 @@ def run(config: CrossvalConfig) -> int:
     with runs.held(folder, "trains these folds"):
         if not config.collect:
             _train(config, data, folds, folder, asked)
-        return _gather(folds, folder, asked)
+        return _gather(config, folds, folder, asked)
 
 
 def _check(config: CrossvalConfig) -> None:
@@ -235,9 +235,10 @@ def _check_all_there(folds: list[int], folder: Path) -> None:
         )
 
 
-def _gather(folds: list[int], folder: Path, asked: str) -> int:
+def _gather(config: CrossvalConfig, folds: list[int], folder: Path, asked: str) -> int:
     """The summary of all folds. Call it with the folder held."""
     from compress import fold_jobs, fold_summary, runs
+    from compress.summary import report_command
     from reports import crossval as shown
 
     _check_all_there(folds, folder)
@@ -252,7 +253,7 @@ def _gather(folds: list[int], folder: Path, asked: str) -> int:
     cli.say(shown.text(summary))
     cli.say(
         f"The summary lies in {folder} ({SUMMARY}, crossval.md, crossval.png). "
-        "Next: python -m compress.report"
+        f"Next: {report_command(config.runs, config.runs)}"
     )
     return 0
 

@@ -11,11 +11,12 @@ student as any other run: python -m compress.distill --teacher ENSEMBLE_RUN.
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from compress import cli
-from compress.config import EnsembleConfig
+from compress.config import DistillConfig, EnsembleConfig
 from compress.errors import InputError
+from compress.next_command import next_command
 
 if TYPE_CHECKING:
     from compress.runs import Run
@@ -25,6 +26,7 @@ def run(config: EnsembleConfig) -> int:
     _check(config)
 
     from compress import budgets, evaluate, runs
+    from compress.data.sets import is_synthetic
     from compress.ensembles import check_members, ensemble_run
     from compress.metrics import paired_difference
     from compress.parents import recorded_data
@@ -51,6 +53,11 @@ def run(config: EnsembleConfig) -> int:
             paired_difference(ours, theirs),
         )
     )
+    own: dict[str, Any] = {"teacher": result.folder}
+    if config.member and config.data is None:  # a folder's path is not recorded
+        own["data"] = data.name if is_synthetic(data.name) else "PATH"
+        own["data_seed"] = data.scene_seed
+    following = next_command("distill", DistillConfig, config, **own)
     figures = result.metrics()
     limit = budgets.load().limits.get("params")
     if limit is not None and figures["params"] > limit:
@@ -60,8 +67,7 @@ def run(config: EnsembleConfig) -> int:
         )
     cli.say(
         f"The mean of the members' {config.combine}; measured on {result.folder}/model.onnx. "
-        f"The ensemble lies in {result.folder}. Next: python -m compress.distill --teacher "
-        f"{result.folder}"
+        f"The ensemble lies in {result.folder}. Next: {following}"
     )
     return 0
 

@@ -10,9 +10,10 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from compress import cli
-from compress.config import ExploreConfig
+from compress import cli, toml_text
+from compress.config import DistillConfig, ExploreConfig
 from compress.errors import InputError
+from compress.next_command import next_command
 
 if TYPE_CHECKING:
     from compress.data.sets import SpectrogramSet
@@ -71,10 +72,9 @@ def run(config: ExploreConfig) -> int:
         _save_pictures(found, out)
     for line in lines_of(data, figures, duplicates, notes):
         cli.say(line)
-    cli.say(
-        f"The page lies in {out / 'explore.html'} (.json). "
-        f"Next: python -m compress.distill --student dsc500 --data {config.data}"
-    )
+    own = {"student": "dsc500", "data": config.data, "runs": toml_text.changed(config).get("runs")}
+    following = next_command("distill", DistillConfig, config, **own)
+    cli.say(f"The page lies in {out / 'explore.html'} (.json). Next: {following}")
     return 0
 
 
@@ -101,7 +101,7 @@ def _split(config: ExploreConfig, data: SpectrogramSet) -> tuple[Split | None, l
 
     try:
         split = make_split(
-            data, config.data_seed, config.fold, validation_fold=config.validation_fold
+            data, config.data_seed, config.fold, config.folds, config.validation_fold
         )
         return split, list(data.notes)
     except InputError as error:

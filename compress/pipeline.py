@@ -12,6 +12,7 @@ anything is read.
 
 from __future__ import annotations
 
+import shlex
 import statistics
 import time
 from collections.abc import Sequence
@@ -125,7 +126,8 @@ def closing(artefacts: Sequence[Step], seconds: float) -> list[str]:
         lines.append(f"There are {len(ends)} final artefacts; each row of {last.stage} is one.")
     what = "last final artefact" if len(ends) > 1 else "final artefact"
     gated = final if final.suffix in artefacts_read.SHIPPED_ENDINGS else last.folder  # C: a folder
-    lines.append(f"The {what} lies in {final}{digest}. Next: python -m compress.gate {gated}")
+    following = f"python -m compress.gate {shlex.quote(str(gated))}"
+    lines.append(f"The {what} lies in {final}{digest}. Next: {following}")
     return lines
 
 

@@ -10,8 +10,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from compress import cli
-from compress.config import PruneConfig
+from compress.config import PruneConfig, QuantizeConfig
 from compress.errors import InputError
+from compress.next_command import next_command
 
 if TYPE_CHECKING:
     from compress.runs import Run
@@ -77,6 +78,10 @@ def run(config: PruneConfig) -> int:
     )
     for line in lines_of(parent.run, result):
         session.say(line)
+    following = next_command("quantize", QuantizeConfig, config, run=result.folder)
+    session.say(
+        f"Before is {parent.run.folder}; the pruned run lies in {result.folder}. Next: {following}"
+    )
     return 0
 
 
@@ -129,8 +134,6 @@ def lines_of(parent: Run, result: Run) -> list[str]:
         f"between quartiles {latency['low']:.2f} and {latency['high']:.2f}.",
         describe_difference("pruned", "parent", paired_difference(pruned, whole)),
         *_plain_words(result, figures, pruning),
-        f"Before is {parent.folder}; the pruned run lies in {result.folder}. "
-        f"Next: python -m compress.quantize --run {result.folder}",
     ]
 
 

@@ -21,10 +21,11 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from compress import artefacts, budgets, cli, costs, registry, results, runs
+from compress import artefacts, budgets, cli, costs, registry, results, runs, toml_text
 from compress.chip import figures as chip_figures
-from compress.config import ReportConfig
+from compress.config import DistillConfig, GateConfig, ReportConfig
 from compress.errors import InputError
+from compress.next_command import next_command
 from compress.subjects import recorded_latency_ratio
 from compress.tflite.recorded import npu_records
 from reports import chip, html, lineage, npu, records, tables
@@ -83,9 +84,15 @@ def run(config: ReportConfig) -> int:
     cli.say()
     for line in told:
         cli.say(line)
-    following = "gate" if report.measured else "distill --student dsc500"
+    given = toml_text.changed(config)
+    own = {"runs": given.get("runs"), "budgets": given.get("budgets")}
+    following = (
+        next_command("gate", GateConfig, config, **own)
+        if report.measured
+        else next_command("distill", DistillConfig, config, student="dsc500")
+    )
     place = out / "report.html"
-    cli.say(f"The report lies in {place} (.md, .csv, .json). Next: python -m compress.{following}")
+    cli.say(f"The report lies in {place} (.md, .csv, .json). Next: {following}")
     return 0
 
 

@@ -17,8 +17,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from compress import cli
-from compress.config import ScoreConfig
+from compress.config import ExploreConfig, ScoreConfig
 from compress.errors import InputError
+from compress.next_command import next_command
 
 if TYPE_CHECKING:
     import numpy as np
@@ -57,9 +58,22 @@ def run(config: ScoreConfig) -> int:
         cli.say(line)
     cli.say(
         f"Measured on model.onnx in onnxruntime. The figures lie in {out / RESULT}, the confusion "
-        f"in {PICTURE}. Next: python -m compress.explore --data {config.data}"
+        f"in {PICTURE}. Next: {_following(config, data)}"
     )
     return 0
+
+
+def _following(config: ScoreConfig, data: SpectrogramSet) -> str:
+    """The command that shows the data as the runs heard it."""
+    heard = ExploreConfig(
+        data_seed=config.data_seed,
+        classes=config.classes,
+        reference=data.frontend.reference if data.frontend else "clip",
+        drop_quiet=data.drop_quiet_db,
+        strict=config.strict,
+        cache=config.cache,
+    )
+    return next_command("explore", ExploreConfig, heard, data=config.data)
 
 
 def _open(records: Sequence[Run], config: ScoreConfig) -> SpectrogramSet:

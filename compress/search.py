@@ -17,8 +17,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from compress import cli
-from compress.config import SearchConfig
+from compress.config import DistillConfig, SearchConfig
 from compress.errors import InputError
+from compress.next_command import next_command
 
 if TYPE_CHECKING:
     from compress.candidates import Candidate
@@ -67,7 +68,7 @@ def run(config: SearchConfig) -> int:
         study.claim(folder, identity)
         if (folder / BEST).is_file():  # written last
             cli.say(f"search    finished before, {folder}")
-            return _tell(folder, runs.read_json(folder / RESULT))
+            return _tell(config, folder, runs.read_json(folder / RESULT))
         found = _candidates(config, families, budget, size)
         plan = rounds(len(found), config.finalists, recipe.epochs, config.seeds)
         results = _search(found, plan, folder, _Trainer(session, recipe, config.windows, folder))
@@ -306,10 +307,10 @@ def _finish(
         with runs.atomic_path(folder / f"pareto.{ending}") as path:
             shown.save_pareto(result, path, ending)
     runs.write_json(folder / BEST, described | {"params": winner.params, "macs": winner.macs})
-    return _tell(folder, result)
+    return _tell(config, folder, result)
 
 
-def _tell(folder: Path, result: dict[str, Any]) -> int:
+def _tell(config: SearchConfig, folder: Path, result: dict[str, Any]) -> int:
     """The table, the best, and what to run next."""
     from reports import search as shown
 
@@ -324,7 +325,7 @@ def _tell(folder: Path, result: dict[str, Any]) -> int:
     )
     cli.say(
         f"The search lies in {folder} (search.md, {RESULT}, pareto.png). Next: "
-        f"python -m compress.distill --student {folder / BEST}"
+        + next_command("distill", DistillConfig, config, student=folder / BEST)
     )
     return 0
 

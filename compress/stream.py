@@ -10,6 +10,7 @@ stream.png into the run folder; compress.predict takes the rule with --decision.
 
 from __future__ import annotations
 
+import shlex
 from typing import TYPE_CHECKING, Any
 
 from compress import cli
@@ -51,7 +52,8 @@ def run(config: StreamConfig) -> int:
     time = "--dwell" if best["rule"] == "hmm" else "--smoothing"
     cli.say(
         f"The curves lie in {out / PICTURE} and {RESULT}. Next: python -m compress.predict FILE "
-        f"--model {record.folder} --decision {best['rule']} {time} {best['seconds']:g}"
+        f"--model {shlex.quote(str(record.folder))} --decision {best['rule']} {time} "
+        f"{best['seconds']:g}"
     )
     return 0
 

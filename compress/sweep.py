@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from compress import cli
 from compress.config import SweepConfig
 from compress.errors import InputError
+from compress.next_command import next_command
 
 if TYPE_CHECKING:
     from compress.data.sets import SpectrogramSet
@@ -244,27 +245,19 @@ def _finish(config: SweepConfig, folder: Path, trials: Study, recipe: Recipe) ->
         + ", ".join(f"{key} {_shown(value)}" for key, value in best["values"].items())
     )
     cli.say(
-        f"The study lies in {folder} (sweep.html, {RESULT}). Next: {next_command(config, folder)}"
+        f"The study lies in {folder} (sweep.html, {RESULT}). Next: {following(config, folder)}"
     )
     return 0
 
 
-def next_command(config: SweepConfig, folder: Path) -> str:
+def following(config: SweepConfig, folder: Path) -> str:
     """The command that trains a student as the best trial was: same data, teachers and seed."""
-    import shlex
+    from compress.config import DistillConfig, TrainConfig
 
-    from compress import toml_text
-    from compress.config import DistillConfig, RecipeOptions, TrainConfig
-
-    command, taken = ("distill", DistillConfig) if config.teacher else ("train", TrainConfig)
-    told_by_recipe = {spec.name for spec in dataclasses.fields(RecipeOptions)}
-    named = {spec.name for spec in dataclasses.fields(taken)} - told_by_recipe
-    words = ["python", "-m", f"compress.{command}", "--student", config.student]
-    words += ["--recipe", str(folder / BEST)]
-    named -= {"student", "recipe", "out", "force"}
-    changed = toml_text.changed(config)
-    words += toml_text.flags({name: changed[name] for name in changed if name in named})
-    return shlex.join(words)
+    chosen: dict[str, Any] = {"student": config.student, "recipe": folder / BEST}
+    if config.teacher:
+        return next_command("distill", DistillConfig, config, **chosen, teacher=config.teacher)
+    return next_command("train", TrainConfig, config, **chosen)
 
 
 def best_recipe(recipe: Recipe, best: dict[str, Any], result: dict[str, Any]) -> str:

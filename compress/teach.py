@@ -8,8 +8,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from compress import cli, registry
-from compress.config import TeachConfig, map_size
+from compress.config import DistillConfig, TeachConfig, map_size
 from compress.errors import InputError
+from compress.next_command import next_command
 
 if TYPE_CHECKING:
     from compress.recipe import Recipe
@@ -34,10 +35,10 @@ def run(config: TeachConfig) -> int:
         config.weights,
     )
     session.say(table([("teacher", teacher)]))
-    session.say(
-        f"The teacher lies in {teacher.folder}. "
-        f"Next: python -m compress.distill --student dsc500 --teacher {teacher.folder}"
+    following = next_command(
+        "distill", DistillConfig, config, student="dsc500", teacher=teacher.folder
     )
+    session.say(f"The teacher lies in {teacher.folder}. Next: {following}")
     return 0
 
 

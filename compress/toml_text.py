@@ -1,4 +1,4 @@
-"""Options as text: of a TOML file, which ``--config`` and ``--recipe`` read again, or a command."""
+"""Options as the text of a TOML file: what ``--config`` and ``--recipe`` read again."""
 
 from __future__ import annotations
 
@@ -22,19 +22,6 @@ def changed(options: Any) -> dict[str, Any]:
         for spec in dataclasses.fields(options)
         if spec.metadata and getattr(options, spec.name) != spec.default
     }
-
-
-def flags(values: Mapping[str, Any]) -> list[str]:
-    """The same options as words of a command line."""
-    words = []
-    for name, value in values.items():
-        flag = f"--{name.replace('_', '-')}"
-        if value is True:
-            words.append(flag)
-        else:
-            for one in value if isinstance(value, tuple) else (value,):
-                words += [flag, str(one)]
-    return words
 
 
 def _value(value: Any) -> str:

@@ -48,7 +48,7 @@ def run(config: VerifyConfig) -> int:
         verdicts.append(verdict)
         for line in lines_of(verdict):
             cli.say(line)
-    cli.say(_closing(verdicts))
+    cli.say(_closing(verdicts, config.runs))
     return exit_code(verdicts)
 
 
@@ -97,14 +97,16 @@ def _shown(value: Any) -> str:
     return text if len(text) <= 64 else f"{text[:61]}..."
 
 
-def _closing(verdicts: Sequence[Verdict]) -> str:
+def _closing(verdicts: Sequence[Verdict], root: Path) -> str:
+    from compress.summary import report_command
+
     differ = sum(bool(verdict.differences) for verdict in verdicts)
     unreadable = sum(bool(verdict.error) for verdict in verdicts)
     same = len(verdicts) - differ - unreadable
-    following = "report" if same == len(verdicts) else "report, which leaves out what changed"
+    left_out = "" if same == len(verdicts) else ", which leaves out what changed"
     return (
         f"{same} of {len(verdicts)} runs the same, {differ} differ, {unreadable} unreadable. "
-        f"Next: python -m compress.{following}"
+        f"Next: {report_command(root, root)}{left_out}"
     )
 
 

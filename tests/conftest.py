@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import shlex
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -30,6 +32,15 @@ def write_npy_pair(folder: Path, count: int = 200, seed: int = 0) -> Path:
     np.save(folder / "training.npy", spectrograms)
     np.save(folder / "training_labels.npy", labels)
     return folder
+
+
+def command_that_comes_next(printed: str, module: str, options: type) -> Any:
+    """What the last line gives the command ``module``, read as a shell and its parser would."""
+    from compress.config import parse
+
+    words = shlex.split(printed.rstrip().rpartition("ext: ")[2])
+    assert words[:3] == ["python", "-m", f"compress.{module}"]
+    return parse(options, words[3:], "", "")
 
 
 @pytest.fixture(autouse=True)

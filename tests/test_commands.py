@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import sounds
 import torch
+from conftest import command_that_comes_next
 from killing import killed_at_first_checkpoint
 from safetensors.torch import save_file
 
@@ -239,7 +240,11 @@ def test_students_with_seeds_of_their_own_teach(npy_data, tmp_path, capsys):
     assert rate == 2.1e-3, "the recipe's value for that student"
     alone = ["--teacher", "audiobot50:3", "--recipe", "audiobots", "--data", str(npy_data),
              "--epochs", "2", "--workers", "1", "--out", str(tmp_path / "alone")]  # fmt: skip
+    capsys.readouterr()
     assert cli.main(TeachConfig, teach.run, "", alone) == 0
+    following = command_that_comes_next(capsys.readouterr().out, "distill", DistillConfig)
+    assert following.data == str(npy_data)
+    assert following.teacher == (str(tmp_path / "alone"),) and following.epochs is None
     found = runs.open_run(tmp_path / "alone").model_hash()
     assert found == runs.open_run(taught[1]).model_hash()
     capsys.readouterr()

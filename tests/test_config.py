@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import shlex
 import subprocess
 import sys
 import time
@@ -12,8 +13,9 @@ import pytest
 
 from compress import recipe as recipes
 from compress.__main__ import COMMANDS
-from compress.config import DistillConfig, TrainConfig, build, option, parse
+from compress.config import DistillConfig, TeachConfig, TrainConfig, build, option, parse
 from compress.errors import InputError
+from compress.next_command import next_command
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,6 +46,22 @@ def test_all_faults_in_one_message():
     message = str(caught.value)
     for part in ("over the most allowed, 9", "'fast' is not a number", "fancy", "colour"):
         assert part in message
+
+
+def test_the_next_command_says_data_and_machine_again_but_nothing_of_one_run():
+    given = TeachConfig(
+        data="my sounds", fold=2, drop_quiet=20.0, strict=True, cache=Path("a b"), seed=3,
+        logger=("csv", "wandb"), normalise="mixture", runs=Path("it's here"),
+        out=Path("o"), force=True, epochs=9, recipe="few", pretrained=True, weights=Path("w"),
+    )  # fmt: skip
+    line = next_command("distill", DistillConfig, given, student="dsc50", teacher=Path("runs/t t"))
+    assert line.startswith("python -m compress.distill --student dsc50 --teacher 'runs/t t' --")
+    found = parse(DistillConfig, shlex.split(line)[3:], "", "")
+    assert found == DistillConfig(
+        student="dsc50", teacher=("runs/t t",), data="my sounds", fold=2, drop_quiet=20.0,
+        strict=True, cache=Path("a b"), seed=3, logger=("csv", "wandb"), normalise="mixture",
+        runs=Path("it's here"),
+    )  # fmt: skip
 
 
 def test_an_unknown_flag_names_the_nearest():

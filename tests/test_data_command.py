@@ -10,9 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import sounds
+from conftest import command_that_comes_next
 
 from compress import cli
-from compress.config import DataConfig
+from compress.config import DataConfig, DistillConfig
 from compress.data.__main__ import run
 
 ROOT = Path(__file__).parents[1]
@@ -69,6 +70,20 @@ def test_json_says_the_same(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     assert found["values_db"]["rounding_error"] == 1 / 512
     assert len(found["content_hash"]) == 64
     assert found["next"].endswith("--fold 2")
+
+
+def test_the_next_command_means_the_same_data(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = sounds.class_folders(tmp_path / "my set")
+    options = ["--data-seed", "3", "--folds", "2", "--fold", "1", "--reference", "fixed"]
+    options += ["--drop-quiet", "20", "--strict", "--cache", str(tmp_path / "its cache")]
+    code, text, _ = show(capsys, str(root), *options)
+    assert code == 0
+    assert command_that_comes_next(text, "distill", DistillConfig) == DistillConfig(
+        data=str(root), data_seed=3, folds=2, fold=1, reference="fixed", drop_quiet=20.0,
+        strict=True, cache=tmp_path / "its cache",
+    )  # fmt: skip
 
 
 def test_scenes_are_called_synthetic(capsys: pytest.CaptureFixture[str]) -> None:

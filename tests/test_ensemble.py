@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from conftest import command_that_comes_next
 
 from compress import (
     budgets,
@@ -152,7 +153,10 @@ def test_the_same_ensemble_is_made_once(combined, members, capsys):
     given = [word for member in members for word in ("--member", member)]
     assert call(EnsembleConfig, ensemble, *given, "--combine", how, "--out", run.folder) == 0
     assert (run.folder / runs.MANIFEST).read_text() == before
-    assert "ensemble minus the member that validation likes best" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "ensemble minus the member that validation likes best" in printed
+    following = command_that_comes_next(printed, "distill", DistillConfig)
+    assert following.teacher == (str(run.folder),) and following.data == "PATH", "not the default"
 
 
 def test_an_ensemble_is_quantised_as_one_file_but_not_pruned(combined, tmp_path, capsys):

@@ -8,10 +8,10 @@ import xml.dom.minidom
 
 import numpy as np
 import pytest
-from conftest import band_spectrograms
+from conftest import band_spectrograms, command_that_comes_next, write_npy_pair
 
 from compress import cli, exploration, explore
-from compress.config import ExploreConfig
+from compress.config import DistillConfig, ExploreConfig
 from compress.data.sets import SpectrogramSet, encode_db
 from compress.data.splits import Split
 from compress.duplicates import distance_db, find_duplicates
@@ -148,6 +148,17 @@ def test_command_on_spectrograms(npy_data, tmp_path, capsys):
     assert explored("--data", str(npy_data), "--out", str(again), "--augmentations") == 0
     assert (again / "explore.json").read_text() == (out / "explore.json").read_text()
     assert not list(out.glob("*.png"))
+
+
+def test_the_next_command_trains_on_what_was_looked_at(tmp_path, capsys):
+    root = write_npy_pair(tmp_path / "my set", 100)
+    options = ["--data-seed", "3", "--folds", "4", "--fold", "2", "--seed", "5"]
+    assert explored("--data", str(root), *options, "--runs", str(tmp_path / "my runs")) == 0
+    found = command_that_comes_next(capsys.readouterr().out, "distill", DistillConfig)
+    wanted = {"data": str(root), "data_seed": 3, "folds": 4, "fold": 2}
+    assert found == DistillConfig(**wanted, runs=tmp_path / "my runs")
+    described = json.loads((tmp_path / "my runs/explore/my-set/explore.json").read_text())
+    assert "in 4 folds by recording, fold 2 is validation" in described["split"]["description"]
 
 
 def test_pictures_for_documents(npy_data, tmp_path):

@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import sounds
-from conftest import band_spectrograms, write_npy_pair
+from conftest import band_spectrograms, command_that_comes_next, write_npy_pair
 
 from compress import cli, evaluate, runs, score, train
-from compress.config import ScoreConfig, TrainConfig
+from compress.config import ExploreConfig, ScoreConfig, TrainConfig
 from compress.data import open_data
 from compress.data.splits import Split
 from compress.frontend import FrontEnd
@@ -113,7 +113,8 @@ def test_pauses_are_left_out_as_the_run_left_them_out_or_as_is_said(
     elsewhere = sounds.class_folders(tmp_path / "elsewhere", per_class=2, seconds=2.6)
     sounds.write(elsewhere / "high" / "burst.wav", wave)
     usual = ["--student", "audiobot50", "--data", str(data), "--epochs", "1", "--workers", "1"]
-    for name, options in (("every", []), ("loud", ["--drop-quiet", "20"])):
+    fixed = ["--reference", "fixed"]
+    for name, options in (("every", []), ("loud", ["--drop-quiet", "20"]), ("fixed", fixed)):
         given = [*usual, *options, "--out", str(tmp_path / name)]
         assert cli.main(TrainConfig, train.run, "", given) == 0
     whole = open_data(str(elsewhere), frontend=FrontEnd(), workers=1)
@@ -131,6 +132,10 @@ def test_pauses_are_left_out_as_the_run_left_them_out_or_as_is_said(
         assert scored(*runs_given, "--data", elsewhere, *options, "--out", out) == 0
         assert json.loads((out / score.RESULT).read_text())["content_hash"] == wanted.content_hash
         assert ("left out, much quieter" in capsys.readouterr().out) == (wanted is parts)
+    for name, heard in (("loud", {"drop_quiet": 20.0}), ("fixed", {"reference": "fixed"})):
+        assert scored(tmp_path / name, "--data", elsewhere, "--strict", "--out", out) == 0
+        found = command_that_comes_next(capsys.readouterr().out, "explore", ExploreConfig)
+        assert found == ExploreConfig(data=str(elsewhere), strict=True, **heard)
     assert scored(*both, "--data", elsewhere, "--out", tmp_path / "no") == 2
     error = capsys.readouterr().err
     assert "leaves out other quiet windows than" in error and error.count("\n") == 1

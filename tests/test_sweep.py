@@ -192,7 +192,7 @@ def test_the_command_that_comes_next_trains_on_the_same(tmp_path):
         student="dsc50", data="my sounds", data_seed=3, teacher=("audiobot50:1", "runs/T"),
         temperature=4.0, strict=True, seed=2, epochs=5, trials=9, out=tmp_path,
     )  # fmt: skip
-    words = shlex.split(sweep.next_command(config, tmp_path))
+    words = shlex.split(sweep.following(config, tmp_path))
     assert words[:3] == ["python", "-m", "compress.distill"]
     seen = []
     assert cli.main(DistillConfig, lambda found: seen.append(found) or 0, "", words[3:]) == 0

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import json
-import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from compress import cli, toml_text
-from compress.config import DataConfig
+from compress import cli
+from compress.config import DataConfig, DistillConfig
 from compress.data.audio import AudioError, read_info
 from compress.data.files import counted, list_audio
 from compress.data.open import LAYOUTS, find_layout, open_chosen
@@ -20,6 +19,7 @@ from compress.data.sets import CODES_PER_DB, ROUNDING_ERROR_DB, SpectrogramSet
 from compress.data.splits import make_split
 from compress.errors import InputError
 from compress.frontend import FLOOR_DB
+from compress.next_command import next_command
 
 SILENCE_DB = 0.5
 """A window is silent where no value lies more than this above the -80 dB floor, or above its own
@@ -219,10 +219,7 @@ def _remedy(found: dict[str, Any]) -> str:
 def _next(config: DataConfig, division: dict[str, Any]) -> str:
     if "error" in division:
         return "add recordings of the classes named above, then run this again"
-    unnamed = ("data", "json", "workers")
-    changed = {k: value for k, value in toml_text.changed(config).items() if k not in unnamed}
-    options = toml_text.flags({"data": config.data} | changed)
-    return f"python -m compress.distill --student dsc500 {shlex.join(options)}"
+    return next_command("distill", DistillConfig, config, student="dsc500", data=config.data)
 
 
 def lines_of(found: dict[str, Any]) -> list[str]:
