@@ -47,6 +47,7 @@ def run(config: CrossvalConfig) -> int:
     recipe, teacher_recipes = chosen_student.check(config)
     tracking.check(config.logger)
     data = open_chosen(config)
+    recipe.check_classes(len(data.class_names))
     if config.validation_fold is not None:
         raise InputError(
             "--validation-fold: every official fold is the test once here, and so cannot judge as "

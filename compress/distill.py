@@ -31,6 +31,7 @@ def run(config: DistillConfig) -> int:
     from compress.teaching import chosen_teacher, transfer_sets
 
     session = open_session(config, config, config.normalise)
+    recipe.check_classes(len(session.data.class_names))  # before a teacher is trained
     rows: list[tuple[str, Run]] = []
     twin = None
     transfer = transfer_sets(session, config) if not config.without_teacher else []

@@ -74,7 +74,7 @@ def train_network(
     Those are of the epoch with the lowest validation loss or of the last one, and where the recipe
     averages weights, their mean. Continues from ``checkpoint`` where that exists. graphs: on a CUDA
     device record the steps (see compress.steps), for a network that computes nothing in Python
-    that changes from step to step. Raises InputError where the loss is not finite.
+    that changes from step to step. Raises InputError where a loss is not finite.
     """
     model = in_memory_format(model, torch.channels_last)
     optimiser = make_optimiser(model, recipe)
@@ -116,15 +116,12 @@ def train_network(
                 else None
             )
             means = train_epoch(steps, batches, rates, bar.update)
-            if not math.isfinite(means["loss"]):
-                raise InputError(
-                    f"{label}: the training loss is {means['loss']} in epoch {epoch + 1}; "
-                    "use a lower --learning-rate"
-                )
+            _check_finite("training", means["loss"], label, epoch)
             rate = float(optimiser.param_groups[0]["lr"])
             # Batch norms have seen other windows in each process. One judges for all, or they would
             # stop, and lower their rates, at different epochs.
             measured = fabric.broadcast(evaluate_network(judged, *validation) if rank == 0 else {})
+            _check_finite("validation", measured["loss"], label, epoch)
             if recipe.schedule == "plateau":
                 plateau.step(measured["loss"])
             progress.seconds += time.monotonic() - started
@@ -157,6 +154,14 @@ def train_network(
     if fabric.is_global_zero:
         _save(checkpoint, progress, best, model, average, optimiser, plateau)
     return progress
+
+
+def _check_finite(which: str, loss: float, label: str, epoch: int) -> None:
+    if not math.isfinite(loss):
+        raise InputError(
+            f"{label}: the {which} loss is {loss} in epoch {epoch + 1}; use a lower "
+            "--learning-rate"
+        )
 
 
 def weight_average(model: nn.Module, decay: float) -> AveragedModel | None:

@@ -157,6 +157,15 @@ class Recipe(Augmentation):
             raise InputError(f"recipe: {fault}")
         return found
 
+    def check_classes(self, count: int) -> None:
+        """Raise InputError where class_weights are numbers for another count of classes."""
+        weights = self.class_weighting()
+        if not isinstance(weights, str) and len(weights) != count:
+            raise InputError(
+                f"class_weights: {len(weights)} numbers, the data set has {count} classes; "
+                "give one per class, or balanced"
+            )
+
     def stretched(self, factor: float) -> Recipe:
         """The recipe with so many times the epochs, and all that is counted in them."""
         sizes = [f"{round(start * factor)}:{size}" for start, size in self.batch_sizes()]

@@ -230,8 +230,9 @@ def _read_run(
     """(entry, manifest, note); no entry where the run is unfinished or damaged."""
     try:
         opened = runs.open_run(folder)
-        if not opened.complete:
+        if opened.manifest["status"] == "running":
             return None, {}, f"{folder}: running or interrupted, not in the table"
+        opened.check_complete()
         entry = _entry(opened, opened.metrics(), limits)
         if prices is not None and not entry.warning and prices.fits(entry.classes):
             entry = _with_costs(entry, opened, prices)

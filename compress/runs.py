@@ -216,6 +216,14 @@ class Run:
         """
         return sha256_file(self.file(model_file(self.manifest["stage"])))
 
+    def check_complete(self) -> None:
+        """Raise InputError where the run is under way, was interrupted, or failed."""
+        if self.complete:
+            return
+        if self.manifest.get("status") == "failed":
+            raise InputError(f"{self.folder}: this run failed ({self.manifest.get('fault')})")
+        raise InputError(f"{self.folder}: this run is not finished; run its command again first")
+
     def reference(self) -> dict[str, str]:
         """What a manifest records of a parent or a teacher."""
         return {
@@ -226,10 +234,7 @@ class Run:
 
     def check_unchanged(self) -> None:
         """Raise InputError where the run is unfinished or its files are not those it recorded."""
-        if not self.complete:
-            raise InputError(
-                f"{self.folder}: this run is not finished; run its command again first"
-            )
+        self.check_complete()
         lost = missing(self.folder, self.manifest)
         if lost:
             raise InputError(
@@ -299,7 +304,8 @@ class RunWriter:
     """A run folder being written. One process at a time holds its lock.
 
     States that ``begin`` finds: complete with the same key (nothing to do), unfinished with the
-    same key (continue), another key (refuse, or start again with ``force``).
+    same key (continue), another key (refuse, or start again with ``force``). A run that failed, as
+    a training does whose loss is not finite, says so with its line and counts as unfinished.
     """
 
     def __init__(self, folder: Path, manifest: Mapping[str, Any], writes: bool = True) -> None:
@@ -316,7 +322,12 @@ class RunWriter:
             yield self
             return
         with held(self.folder, "is writing to this run folder"):
-            yield self
+            try:
+                yield self
+            except InputError as error:
+                if self.manifest.get("status") == "running":
+                    self._fail(str(error))
+                raise
 
     def begin(self, force: bool = False) -> bool:
         """Write the first manifest. True where the run is complete already."""
@@ -374,6 +385,11 @@ class RunWriter:
         self._save()
         if self.writes:
             self._forget_progress()
+
+    def _fail(self, fault: str) -> None:
+        if (self.folder / MANIFEST).is_file():  # not where the folder was removed
+            self.manifest |= {"status": "failed", "fault": fault}
+            self._save()
 
     def _forget_progress(self) -> None:
         forget_temporaries(self.folder)

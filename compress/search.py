@@ -56,6 +56,7 @@ def run(config: SearchConfig) -> int:
     from compress.session import open_session
 
     session = open_session(config, config)
+    recipe.check_classes(len(session.data.class_names))
     size = drawn.Size(len(session.data.class_names), session.data.mels, session.data.frames)
     identity = _identity(config, session, recipe, families)
     name = f"search-{config.params}-{budget.macs}-{session.data_name()}-s{config.seed}"

@@ -268,6 +268,7 @@ def train_once(
 
 def train_run(session: Session, training: Training) -> Run:
     """Train, export, measure; returns the finished run. A finished run is returned as it is."""
+    training.recipe.check_classes(len(session.data.class_names))
     settings = _settings(session, training)
     key = runs.digest(settings)
     folder = training.out or session.runs / "-".join(

@@ -45,6 +45,7 @@ def run(config: SweepConfig) -> int:
     from compress.teaching import transfer_sets
 
     session = open_session(config, config, config.normalise)
+    recipe.check_classes(len(session.data.class_names))
     space, left_out = usable(config.student, space, session)
     if left_out:
         cli.say(f"note      {config.student} takes no {', '.join(left_out)}: not searched")

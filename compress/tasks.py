@@ -6,7 +6,6 @@ import torch
 from torch import nn
 
 from compress import registry
-from compress.errors import InputError
 from compress.losses.labels import balanced_weights
 from compress.material import Batch
 from compress.recipe import Recipe
@@ -83,11 +82,7 @@ def class_weights(recipe: Recipe, counts: torch.Tensor | None) -> torch.Tensor |
         raise ValueError("class weights need the training windows of each class")
     if asked == "balanced":
         return balanced_weights(counts)
-    if len(asked) != len(counts):
-        raise InputError(
-            f"class_weights: {len(asked)} numbers, the data set has {len(counts)} classes; "
-            "give one per class, or balanced"
-        )
+    recipe.check_classes(len(counts))
     return torch.tensor(asked)
 
 

@@ -112,8 +112,7 @@ def chosen_teacher(
     """
     if runs.is_folder(name):
         teacher = runs.open_run(Path(name))
-        if not teacher.complete:
-            raise InputError(f"{name}: this run is not finished; run its command again first")
+        teacher.check_complete()
         return teacher
     return teacher_run(session, name, recipes[name], smallest_map, pretrained)
 

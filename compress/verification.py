@@ -95,8 +95,7 @@ def _same(recorded: Any, found: Any) -> bool:
 def verify_run(folder: Path, config: VerifyConfig) -> Verdict:
     """Everything recomputed; raises InputError where the run or its data cannot be read."""
     run = runs.open_run(folder)
-    if not run.complete:
-        raise InputError(f"{folder}: this run is not finished; run its command again first")
+    run.check_complete()
     findings = Findings()
     _compare_hashes(run, findings)
     figures = run.metrics()

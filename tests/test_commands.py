@@ -185,6 +185,24 @@ def test_a_run_does_not_write_among_the_files_of_somebody(npy_data, capsys):
     assert [p for p in sorted(npy_data.iterdir()) if p.name[0] != "."] == before
 
 
+def test_a_training_that_diverges_says_so_in_its_manifest(npy_data, tmp_path, capsys):
+    lost = tmp_path / "lost"
+    given = ["--student", "audiobot50", "--data", npy_data, "--learning-rate", "1e30"]
+    for _ in range(2):  # the same command again tries again, to the same end
+        assert run_train(*given, "--out", lost) == 2
+        error = capsys.readouterr().err
+        assert "the training loss is nan in epoch 1; use a lower" in error
+        assert error.count("\n") == 1
+    manifest = runs.read_json(lost / runs.MANIFEST)
+    assert manifest["status"] == "failed" and f"error: {manifest['fault']}\n" == error
+    assert run_distill("--data", npy_data, "--teacher", lost, "--runs", tmp_path) == 2
+    assert "lost: this run failed (trained audiobot50: the" in capsys.readouterr().err
+    usual = ["--student", "audiobot50", "--data", npy_data, "--out", lost]
+    assert run_train(*usual) == 2 and "holds another run" in capsys.readouterr().err
+    assert run_train(*usual, "--force") == 0
+    assert runs.open_run(lost).complete and "fault" not in runs.open_run(lost).manifest
+
+
 def test_the_report_that_comes_next_finds_the_run():
     runs_of, bare = Path("runs"), "python -m compress.report"
     assert report_command(runs_of / "x", runs_of) == bare

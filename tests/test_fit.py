@@ -131,7 +131,7 @@ def train(material, task, tmp_path, **changes):
     model = registry.build_student("audiobot50")
     data = small_set()
     windows = np.arange(60)
-    rules = recipe.load("distill", batch_size=20, **changes)
+    rules = recipe.load("distill", **{"batch_size": 20} | changes)
     progress = fit.train_network(
         model,
         task or LabelTask(rules),
@@ -256,6 +256,13 @@ def test_a_loss_that_is_not_finite_is_refused(tmp_path):
 
     with pytest.raises(InputError, match="learning-rate"):
         train(small_material(), broken, tmp_path, epochs=1)
+
+
+def test_weights_that_broke_in_the_last_step_are_refused(tmp_path):
+    """The loss is of before the step: only validation sees what it left."""
+    changes = {"learning_rate": 1e38, "warmup_share": 0.0, "batch_size": 60, "epochs": 1}
+    with pytest.raises(InputError, match="validation loss is nan in epoch 1"):
+        train(small_material(), None, tmp_path, **changes)
 
 
 def test_distillation_weighs_both_terms():

@@ -122,6 +122,7 @@ def test_unfinished_and_damaged_runs_are_listed_in_notes(
     runs = tmp_path / "runs"
     run_folders.make(runs, "good")
     run_folders.make(runs, "busy", status="running")
+    run_folders.make(runs, "lost", status="failed")
     (run_folders.make(runs, "torn") / "metrics.json").write_text("{")
     (run_folders.make(runs, "none") / "metrics.json").unlink()
     (run_folders.make(runs, "bad") / "manifest.json").write_text("[]")
@@ -137,7 +138,7 @@ def test_unfinished_and_damaged_runs_are_listed_in_notes(
     strange = next(r for r in found if r["name"] == "odd")
     assert all(strange[key] is None for key in ("params", "macs", "latency_ms", "file_bytes"))
     out = capsys.readouterr().out
-    for words in ("busy: running or interrupted", "torn", "none", "bad"):
+    for words in ("busy: running or interrupted", "lost: this run failed", "torn", "none", "bad"):
         assert words in out
 
 

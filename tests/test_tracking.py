@@ -175,6 +175,7 @@ def test_class_weights_of_the_wrong_number_are_refused(npy_data, tmp_path, capsy
     given = ["--data", npy_data, "--out", tmp_path / "r", "--class-weights", "1,2,3"]
     assert run_train(*given) == 2
     assert "3 numbers, the data set has 5 classes" in capsys.readouterr().err
+    assert not (tmp_path / "r").exists(), "before anything is written"
 
 
 def test_loggers_refuse_by_inputerror(tmp_path):
