@@ -119,6 +119,16 @@ def _convert(spec: dataclasses.Field[Any], kind: type, value: Any) -> Any:
 
 def build(config_class: type[Config], values: dict[str, Any], source: str) -> Config:
     """Check raw ``values`` against the dataclass; raises InputError with all faults."""
+    fitting, faults = sound_values(config_class, values)
+    if faults:
+        raise InputError(f"{source}: " + "; ".join(faults))
+    return config_class(**fitting)
+
+
+def sound_values(
+    config_class: type[Config], values: dict[str, Any]
+) -> tuple[dict[str, Any], list[str]]:
+    """(the values that are options of the dataclass, converted; what is wrong with the others)."""
     hints = typing.get_type_hints(config_class)
     fields = dataclasses.fields(config_class)
     specs = {spec.name: spec for spec in fields if spec.metadata}
@@ -145,9 +155,7 @@ def build(config_class: type[Config], values: dict[str, Any], source: str) -> Co
             continue
         if name not in values and spec.default is MISSING:
             faults.append(f"{name.replace('_', '-')}: must be given")
-    if faults:
-        raise InputError(f"{source}: " + "; ".join(faults))
-    return config_class(**checked)
+    return checked, faults
 
 
 class _Help(argparse.RawDescriptionHelpFormatter):

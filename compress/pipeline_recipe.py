@@ -45,9 +45,9 @@ from compress.config import (
     ReportConfig,
     TeachConfig,
     TrainConfig,
-    build,
     nearest,
     read_toml,
+    sound_values,
 )
 from compress.data.sets import is_synthetic
 from compress.errors import InputError
@@ -156,7 +156,7 @@ def load(options: PipelineConfig) -> PipelineRecipe:
     data = {key: content[key] for key in _DATA_KEYS if key in content}
     given = {key: getattr(options, key) for key in _DATA_KEYS}
     data |= {key: value for key, value in given.items() if value is not None and value is not False}
-    _check_data(data, faults)
+    data = _check_data(data, faults)
     seeds = _numbers("seeds", options.seeds or content.get("seeds", [0]), 0, faults)
     folds = _numbers("folds", options.fold or content.get("folds", []), 1, faults)
     if options.run is None and options.from_stage is not None and options.from_stage not in stages:
@@ -165,8 +165,7 @@ def load(options: PipelineConfig) -> PipelineRecipe:
             f"{nearest(options.from_stage, stages)} (its stages: {', '.join(stages)})"
         )
     recipe = PipelineRecipe(path.stem, stages, seeds, tuple(folds) or (None,), data, tables)
-    if not faults:
-        faults += _command_faults(recipe, options)
+    faults += _command_faults(recipe, options)
     if faults:
         raise InputError(f"{path}: " + "; ".join(dict.fromkeys(faults)))
     return recipe
@@ -253,13 +252,14 @@ def _options(table: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _check_data(data: Mapping[str, Any], faults: list[str]) -> None:
+def _check_data(data: dict[str, Any], faults: list[str]) -> dict[str, Any]:
+    """The data options that are right."""
     if "data" not in data:
         faults.append("data: which data set is not said; give --data PATH")
-    try:
-        build(DataOptions, dict(data), source="data")
-    except InputError as error:
-        faults.append(str(error))
+    fitting, wrong = sound_values(DataOptions, data)
+    if wrong:
+        faults.append(f"data: {'; '.join(wrong)}")
+    return {name: value for name, value in data.items() if name in fitting}
 
 
 def _numbers(name: str, value: Any, least: int, faults: list[str]) -> tuple[int, ...]:
@@ -280,37 +280,41 @@ def _numbers(name: str, value: Any, least: int, faults: list[str]) -> tuple[int,
 
 def _command_faults(recipe: PipelineRecipe, options: PipelineConfig) -> list[str]:
     """What the commands themselves say of their options, before any of them reads anything."""
-    faults = []
-    first = (recipe.seeds[0], recipe.folds[0])
-    for stage in recipe.stages:
-        table = recipe.tables.get(stage, {})
-        inner = itertools.chain(*(value for value in table.values() if isinstance(value, Mapping)))
-        own = [
-            key
-            for key in table
-            if (key in _SET_ALWAYS and key not in _other_sound(recipe, stage))
-            or _is_ours(recipe, stage, key)
-        ]
-        own += [key for key in inner if key in (*_SET_ALWAYS, STAGES[stage].several)]
-        if own:
-            listed = ", ".join(own)
-            faults.append(f"[{stage}] {listed}: the pipeline sets this itself")
+    faults: list[str] = []
+    stages = recipe.stages or tuple(name for name in STAGES if name in recipe.tables)
+    tables = {stage: _without_ours(recipe, stage, faults) for stage in stages}
     faults += _shared_clips(recipe)
-    if faults:
-        return faults
-    for stage in recipe.stages:
-        if stage == "pretrain" and "data" not in recipe.tables.get(stage, {}):
-            faults.append("[pretrain] data: say which other sound, for example scenes:105780")
-            continue
-        try:
-            for step in _steps_of(recipe, stage, options, *first, _no_chain()):
-                check = getattr(STAGES[stage].command(), "check_options", None)
+    if "pretrain" in stages and "data" not in tables["pretrain"]:
+        faults.append("[pretrain] data: say which other sound, for example scenes:105780")
+    recipe = dataclasses.replace(recipe, tables=tables)
+    first = (recipe.seeds or (0,))[0], recipe.folds[0]
+    for stage in stages:
+        check = getattr(STAGES[stage].command(), "check_options", None)
+        for step in _steps_of(recipe, stage, options, *first, _no_chain(), faults):
+            try:
                 if check is not None:
                     check(step.config)
-        except InputError as error:
-            text = str(error)
-            faults.append(text if text.startswith(f"[{stage}]") else f"[{stage}] {text}")
+            except InputError as error:
+                faults.append(f"[{stage}] {error}")
     return faults
+
+
+def _without_ours(recipe: PipelineRecipe, stage: str, faults: list[str]) -> dict[str, Any]:
+    """A stage's options but for those that the pipeline sets, which are faults."""
+    ours, found = [], {}
+    for key, value in recipe.tables.get(stage, {}).items():
+        always = key in _SET_ALWAYS and key not in _other_sound(recipe, stage)
+        if always or _is_ours(recipe, stage, key):
+            ours.append(key)
+        elif isinstance(value, Mapping):
+            inner = [name for name in value if name in (*_SET_ALWAYS, STAGES[stage].several)]
+            ours += inner
+            found[key] = {name: value[name] for name in value if name not in inner}
+        else:
+            found[key] = value
+    if ours:
+        faults.append(f"[{stage}] {', '.join(ours)}: the pipeline sets this itself")
+    return found
 
 
 def _other_sound(recipe: PipelineRecipe, stage: str) -> Mapping[str, Any]:
@@ -365,16 +369,19 @@ def steps(recipe: PipelineRecipe, options: PipelineConfig) -> list[Step]:
     """Every command of the recipe, seed by seed and fold by fold; the report once, at the end."""
     start = _start(options.run) if options.run is not None else None
     planned: list[Step] = []
+    faults: list[str] = []
     for fold, seed in itertools.product(recipe.folds, recipe.seeds):
         chain = dataclasses.replace(start) if start else _Chain()
         for stage in recipe.stages:
             if stage == "report" or (start and _before(stage, options.from_stage)):
                 continue
-            made = _steps_of(recipe, stage, options, seed, fold, chain)
+            made = _steps_of(recipe, stage, options, seed, fold, chain, faults)
             planned += [step for step in made if step.folder not in {s.folder for s in planned}]
             _follow(recipe, chain, stage, made)
     if "report" in recipe.stages:
-        planned += _steps_of(recipe, "report", options, recipe.seeds[0], None, _Chain())
+        planned += _steps_of(recipe, "report", options, recipe.seeds[0], None, _Chain(), faults)
+    if faults:
+        raise InputError("; ".join(dict.fromkeys(faults)))
     return planned
 
 
@@ -408,7 +415,9 @@ def _steps_of(
     seed: int,
     fold: int | None,
     chain: _Chain,
+    faults: list[str],
 ) -> list[Step]:
+    """The commands of a stage; one with a fault has the defaults in the place of what is wrong."""
     row = STAGES[stage]
     table = {**row.defaults, **recipe.tables.get(stage, {})}
     if stage == "pretrain":
@@ -417,12 +426,12 @@ def _steps_of(
     if row.several and isinstance(table.get(row.several), list):
         variants = table.pop(row.several)
         if not variants:
-            raise InputError(f"[{stage}] {row.several}: the list is empty")
+            faults.append(f"[{stage}] {row.several}: the list is empty")
     special = {name: table.pop(name) for name in list(table) if isinstance(table[name], Mapping)}
     listed = [teacher_and_seed(str(variant))[0] for variant in variants if variant is not None]
     for name in special:
         if name not in listed:
-            raise InputError(
+            faults.append(
                 f"[{stage}.{name}]: is none of several that this stage lists{nearest(name, listed)}"
             )
     found = []
@@ -448,8 +457,10 @@ def _steps_of(
             values |= {"weights": chain.starts[network]} if network in chain.starts else {}
         fields = {spec.name for spec in dataclasses.fields(row.options)}
         values = {key: value for key, value in values.items() if key in fields or key in own}
-        config: Any = build(row.options, values, source=f"[{stage}]")
-        found.append(Step(stage, config, folder, seed, fold))
+        fitting, wrong = sound_values(row.options, values)
+        if wrong:
+            faults.append(f"[{stage}]: {'; '.join(wrong)}")
+        found.append(Step(stage, row.options(**fitting), folder, seed, fold))
     return found
 
 

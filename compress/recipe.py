@@ -13,7 +13,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from compress.config import RecipeOptions, build, nearest, option, read_toml
+from compress.config import RecipeOptions, nearest, option, read_toml, sound_values
 from compress.errors import InputError
 from compress.registry import LABEL_LOSSES, student_named, teacher_and_seed
 from compress.runs import is_folder
@@ -218,7 +218,8 @@ def load(name: str, model: str = "", **overrides: Any) -> Recipe:
 
     Raises InputError with all faults at once.
     """
-    path, values = _read(name, model)
+    faults: list[str] = []
+    path, values = _read(name, model, faults)
     given = {
         key: value
         for key, value in overrides.items()
@@ -228,17 +229,16 @@ def load(name: str, model: str = "", **overrides: Any) -> Recipe:
     for key in ("batch_size", "class_weights"):
         values[key] = _as_texts(values[key]) if key in values else None
     values = {key: value for key, value in values.items() if value is not None}
-    faults = _contradictions(values)
-    try:
-        recipe = build(Recipe, values, source="")
-    except InputError as error:
-        faults.insert(0, str(error).removeprefix(": "))
+    fitting, wrong = sound_values(Recipe, values)
+    faults += [*wrong, *_contradictions(values)]
     if faults:
         raise InputError(f"recipe {path.name}: {'; '.join(faults)}")
-    return recipe
+    return Recipe(**fitting)
 
 
-def _read(name: str, model: str, readers: tuple[Path, ...] = ()) -> tuple[Path, dict[str, Any]]:
+def _read(
+    name: str, model: str, faults: list[str], readers: tuple[Path, ...] = ()
+) -> tuple[Path, dict[str, Any]]:
     """The file of a recipe, and its values for ``model`` over those of its ``base``."""
     path = Path(name) if name.endswith(".toml") else FOLDER / f"{name}.toml"
     if readers and name.endswith(".toml"):
@@ -254,13 +254,15 @@ def _read(name: str, model: str, readers: tuple[Path, ...] = ()) -> tuple[Path, 
     values = read_toml(path)
     base = values.pop("base", None)
     if base is not None and not isinstance(base, str):
-        raise InputError(f"{path}: base is {base!r}; give the name of a recipe, or a path")
+        faults.append(f"base is {base!r}; give the name of a recipe, or a path")
+        base = None
     own = values.pop("students", {})
     if not isinstance(own, dict) or not all(isinstance(table, dict) for table in own.values()):
-        raise InputError(f"{path}: 'students' must hold one table per student")
+        faults.append("'students' must hold one table per student")
+        own = {}
     values |= own.get(model, {})
     if base is not None:
-        values = _changed(_read(base, model, (*readers, path))[1], values)
+        values = _changed(_read(base, model, faults, (*readers, path))[1], values)
     return path, values
 
 

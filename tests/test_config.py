@@ -153,7 +153,7 @@ def test_a_recipe_lists_contradictions_with_its_other_faults(tmp_path):
     file.write_text(
         "epochs = 0\nlearning_rat = 1.0\nschedule = 'cosine'\nplateau_patience = 3\n"
         "noise_least = 0.5\nnoise_most = 0.1\nbatch_size = ['4:8']\nlabel_loss = 'focall'\n"
-        "class_weights = [1, -1]\n"
+        "class_weights = [1, -1]\nbase = 3\nstudents = 4\n"
     )
     with pytest.raises(InputError) as caught:
         recipes.load(str(file))
@@ -161,6 +161,7 @@ def test_a_recipe_lists_contradictions_with_its_other_faults(tmp_path):
     for part in (
         "epochs", "learning_rat", "plateau_patience: says nothing while schedule is 'cosine'",
         "noise_least: 0.5 is over noise_most", "batch_size needs a size", "focal", "class_weights",
+        "base is 3", "'students' must hold",
     ):  # fmt: skip
         assert part in message, part
     assert "\n" not in message

@@ -234,6 +234,23 @@ def test_the_commands_own_faults_are_said_at_once_too(tmp_path, capsys):
     assert not (tmp_path / "runs").exists()
 
 
+def test_faults_of_every_kind_are_said_in_one_round(tmp_path, capsys):
+    recipe = tmp_path / "bad.toml"
+    recipe.write_text(
+        'stages = ["teach", "distill"]\ndata = "scenes:100"\ndata_seed = -1\ncolour = 3\n'
+        'seeds = ["x"]\n[teach]\nteacher = ["dsc50", "resnet19"]\nepochs = 0\n[distill]\n'
+        'fold = 1\nstuden = "dsc50"\ntemperature = "hot"\n'
+    )
+    assert piped(recipe, "--runs", tmp_path / "runs") == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    for words in ("unknown key 'colour'", "data-seed: -1 is under", "seeds: 'x' is not",
+                  "[distill] fold: the pipeline sets this itself", "[teach]: epochs: 0 is under",
+                  "no model 'resnet19'", "unknown option 'studen'",
+                  "'hot' is not a number"):  # fmt: skip
+        assert error.count(words) == 1, words
+
+
 def test_teachers_may_hear_other_sound_than_the_student(tmp_path, capsys):
     recipe = tmp_path / "more.toml"
     text = (
