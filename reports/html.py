@@ -89,7 +89,7 @@ def _synthetic(entries: Sequence[Entry]) -> str:
 
 
 def _tiles(report: Report) -> str:
-    """Per data set: the most accurate network within the budget, seeds and folds averaged."""
+    """Per data set: the most accurate student within the budget, seeds and folds averaged."""
     tiles = []
     for data, entries in _by_data(report.measured)[:4]:
         within = [e for e in entries if e.record.within_budget and e.record.stage != "teach"]
@@ -103,7 +103,8 @@ def _tiles(report: Report) -> str:
         size = f"{tables.count(record.params)} parameters, {tables.millions(record.macs)} MACs"
         shown = tables.standing(best) if many else tables.percent(record.accuracy)
         tiles.append(
-            f'<div class="tile"><span>Best within budget on {_text(data)}{_mark(best.first)}</span>'
+            f'<div class="tile"><span>Best student within budget on {_text(data)}'
+            f"{_mark(best.first)}</span>"
             f"<b>{_text(shown)}</b>"
             f'<span class="what">{_text(record.name)}, {_text(record.stage)}</span>'
             f"<span>{_text(spread)}</span><span>{_text(size)}</span></div>"

@@ -142,6 +142,17 @@ def test_unfinished_and_damaged_runs_are_listed_in_notes(
         assert words in out
 
 
+def test_the_tile_of_the_best_student_says_that_it_leaves_out_teachers(tmp_path: Path) -> None:
+    runs = tmp_path / "runs"
+    run_folders.make(runs, "t", name="tfnet500", stage="teach", accuracy=0.97)
+    run_folders.make(runs, "s", name="dsc50", accuracy=0.91)
+    assert reported(runs) == 0
+    page = (runs / "report" / "report.html").read_text()
+    (tile,) = re.findall('<div class="tile">(.*?)</div>', page)
+    assert "Best student within budget on scenes:6000" in tile and "91.0 %" in tile
+    assert all(record["within_budget"] for record in written(runs))
+
+
 def test_before_any_run_the_students_are_listed(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
