@@ -448,7 +448,7 @@ def difference(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
         parts.append(f"model {found.get('model')!r}, not {wanted.get('model')!r}")
     ours, theirs = (_flat(manifest.get("settings")) for manifest in (wanted, found))
     for name, value in ours.items():
-        if theirs.get(name) != value:
+        if name != "model" and theirs.get(name) != value:
             parts.append(f"{name} {_brief(theirs.get(name))}, not {_brief(value)}")
     return "; ".join(parts[:3]) or "other settings or data"
 

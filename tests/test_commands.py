@@ -128,6 +128,8 @@ def test_another_run_in_the_folder_is_refused_and_left_alone(finished_run, npy_d
     error = capsys.readouterr().err
     assert "holds another run" in error and "--force" in error and error.count("\n") == 1
     assert "(recipe learning_rate 0.0021, not 0.01)" in error, "what differs, and nothing else"
+    assert run_train("--student", "audiobot50-dsc", "--data", npy_data, "--out", finished_run) == 2
+    assert "(model 'audiobot50', not 'audiobot50-dsc')" in capsys.readouterr().err, "said once"
     assert {p.name: p.read_bytes() for p in finished_run.iterdir() if p.is_file()} == before
 
 
