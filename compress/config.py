@@ -341,6 +341,12 @@ class DataOptions(RecipeDataOptions):
     )
 
 
+def data_options(options: DataOptions, **changes: Any) -> DataOptions:
+    """The data options alone of a command's options, some of them changed."""
+    values = {spec.name: getattr(options, spec.name) for spec in dataclasses.fields(DataOptions)}
+    return DataOptions(**values | changes)
+
+
 @dataclass(frozen=True, kw_only=True)
 class ContinuingOptions:
     """Where and how a command that goes on with a run computes. ``seed`` None: the run's."""

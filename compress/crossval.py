@@ -18,14 +18,13 @@ import dataclasses
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from compress import cli
-from compress.config import CrossvalConfig
+from compress.config import CrossvalConfig, data_options
 from compress.errors import InputError
 
 if TYPE_CHECKING:
-    from compress.config import DataOptions
     from compress.data.sets import SpectrogramSet
     from compress.recipe import Recipe
     from compress.runs import Run
@@ -136,8 +135,9 @@ def _one_fold(
     fold = config.fold_index
     if fold not in folds:
         raise InputError(f"--fold-index {fold}: the folds are {folds[0]} to {folds[-1]}")
-    chosen = {"fold": fold, "folds": None if data.folds is not None else config.folds}
-    session = open_session(_as_data_options(config, chosen), config, config.normalise)
+    folds_dealt = None if data.folds is not None else config.folds
+    chosen = data_options(config, fold=fold, folds=folds_dealt)
+    session = open_session(chosen, config, config.normalise)
     run = train_student(session, config, recipe, teacher_recipes)
     found = run.metrics()["splits"]["test"]
     where = os.path.relpath(run.folder, folder)
@@ -150,13 +150,6 @@ def _one_fold(
         f"test {100 * found['accuracy']:.1f} %, loss {found['loss']:.3f}; {run.folder}"
     )
     return 0
-
-
-def _as_data_options(config: CrossvalConfig, changed: dict[str, Any]) -> DataOptions:
-    from compress.config import DataOptions
-
-    values = {f.name: getattr(config, f.name) for f in dataclasses.fields(DataOptions)}
-    return DataOptions(**values | changed)
 
 
 def _train(

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from compress import cli, pipeline_jobs, pipeline_recipe, runs
-from compress.config import PipelineConfig
+from compress.config import DataOptions, PipelineConfig, data_options
 from compress.errors import InputError
 from compress.pipeline_recipe import STAGES, Step
 from reports import tables
@@ -35,7 +35,7 @@ def run(config: PipelineConfig) -> int:
     recipe = pipeline_recipe.load(config)
     steps = pipeline_recipe.steps(recipe, config)
     wanted = _wanted(steps, config)
-    _check_data_is_there(wanted)
+    _check_data(wanted)
     started = time.monotonic()
     if config.jobs > 1:
         pipeline_jobs.run_steps(wanted, config.jobs)
@@ -59,15 +59,33 @@ def _wanted(steps: Sequence[Step], config: PipelineConfig) -> list[Step]:
     return [step for step in steps if first <= order.index(step.stage) <= last]
 
 
-def _check_data_is_there(steps: Sequence[Step]) -> None:
-    """Say that a folder is missing before a stage trains on other sound for long."""
-    from compress.data.sets import is_synthetic
+def _check_data(steps: Sequence[Step]) -> None:
+    """Say what is wrong with data or folds before a stage trains on other sound for long."""
+    from compress.data import make_split, open_chosen
+    from compress.data.sets import SpectrogramSet, is_synthetic
 
+    opened: dict[DataOptions, SpectrogramSet] = {}
+    first = None
     for step in steps:
-        data = getattr(step.config, "data", None)
-        if data is None or is_synthetic(str(data)) or Path(data).exists() or _is_finished(step):
+        asked = step.config
+        if not isinstance(asked, DataOptions) or asked.data is None or _is_finished(step):
             continue
-        raise InputError(f"{data}: no such folder, which stage {step.title} needs; see --data")
+        whole = data_options(asked, fold=None)
+        first = first or whole
+        if whole == first or (is_synthetic(asked.data) and asked.fold is None):
+            continue  # the first step reads its data at once; scenes without folds have no faults
+        try:
+            if whole not in opened:
+                opened[whole] = open_chosen(whole)
+            data = opened[whole]
+            if data.folds is None and asked.fold is not None and asked.folds is None:
+                raise InputError(
+                    f"{data.name}: has no official folds, and fold {asked.fold} is asked for; say "
+                    "with --folds how many to deal, or leave out folds in the recipe and --fold"
+                )
+            make_split(data, asked.data_seed, asked.fold, asked.folds, asked.validation_fold)
+        except InputError as error:
+            raise InputError(f"stage {step.title}: {error}") from None
 
 
 def _check_finished(step: Step, first: str) -> None:

@@ -154,7 +154,7 @@ def load(options: PipelineConfig) -> PipelineRecipe:
             faults.append(f"unknown key {key!r}{nearest(key, [*_KEYS, *STAGES])}")
     tables = _tables(tables, content.get("stages"), faults)
     data = {key: content[key] for key in _DATA_KEYS if key in content}
-    given = {key: getattr(options, key) for key in _DATA_KEYS}
+    given = {key: getattr(options, key) for key in (*_DATA_KEYS, "folds")}
     data |= {key: value for key, value in given.items() if value is not None and value is not False}
     data = _check_data(data, faults)
     seeds = _numbers("seeds", options.seeds or content.get("seeds", [0]), 0, faults)
@@ -444,12 +444,18 @@ def _steps_of(
             teacher, own_seed = teacher_and_seed(own["teacher"])
             own, seed = own | {"teacher": teacher}, seed if own_seed is None else own_seed
             variant = None if variant is None else teacher
-        asked = [stage, own, seed, fold, dict(recipe.data), chain.digest]
-        key = runs.digest([*asked, *([named] if (named := _files_named(own)) else [])])
         parts = [stage, *([runs.slug(str(variant))] if len(variants) > 1 else []), f"s{seed}"]
         parts += [f"fold{fold}"] if fold is not None else []
         root = options.runs / recipe.name
-        folder = root / "report" if stage == "report" else root / "-".join([*parts, key[:6]])
+        asked = [stage, own, seed, fold]
+        behind = [chain.digest, *([named] if (named := _files_named(own)) else [])]
+        heard = {**recipe.data, **_other_sound(recipe, stage)}
+        keys = [runs.digest([*asked, data, *behind]) for data in (recipe.data, heard)]
+        former, folder = (root / "-".join([*parts, key[:6]]) for key in keys)
+        if stage == "report":
+            folder = root / "report"
+        elif former.is_dir():  # of the time when names told the student's data here too
+            folder = former
         values = {**own, **_ours(recipe, stage, options, seed, fold, chain), "out": folder}
         values["runs"] = root
         if stage in ("teach", "distill"):
@@ -484,7 +490,7 @@ def _ours(
     if stage in ("pretrain", "teach", "distill", "finetune"):
         values |= {**recipe.data, "fold": fold}
         if other := _other_sound(recipe, stage):
-            values |= {**other, "fold": None}
+            values |= {**other, "fold": None, "folds": None}
     if stage in ("prune", "quantize", "export"):
         values["run"] = chain.run
     if stage == "distill" and "teach" in recipe.stages:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import run_folders
+import sounds
 from conftest import write_npy_pair
 
 from compress import cli, fit, pipeline, pipeline_jobs, pipeline_recipe, runs
@@ -460,6 +461,43 @@ def test_a_missing_data_folder_is_said_before_anything_is_trained(tmp_path, caps
     error = capsys.readouterr().err
     assert f"{tmp_path / 'nope'}: no such folder" in error and error.count("\n") == 1
     assert not (tmp_path / "runs").exists()
+
+
+def test_folds_that_a_set_lacks_are_said_before_anything_is_trained(tmp_path, capsys):
+    root = sounds.class_folders(tmp_path / "my set", per_class=12)
+    recipe = tmp_path / "start.toml"
+    recipe.write_text(PRETRAIN.replace('data = "scenes:60"', "folds = [1, 2]"))
+    given = (recipe, "--data", root, "--runs", tmp_path / "runs")
+    assert piped(*given) == 2
+    error = capsys.readouterr().err
+    assert "my set: has no official folds, and fold 1 is asked for; say with --folds" in error
+    assert error.count("\n") == 1 and not (tmp_path / "runs").exists()
+    assert piped(*given, "--folds", 2, "--fold", 3) == 2
+    assert "--fold 3: give 1 to 2" in capsys.readouterr().err
+    assert not (tmp_path / "runs").exists()
+    config = PipelineConfig(recipe=str(recipe), data=str(root), folds=2)
+    planned = pipeline_recipe.steps(pipeline_recipe.load(config), config)
+    asked = {(step.stage, step.config.fold, step.config.folds) for step in planned}
+    assert asked == {("pretrain", None, None), *((stage, fold, 2) for stage in ("teach", "distill")
+                                                for fold in (1, 2))}  # fmt: skip
+
+
+def test_one_start_serves_every_data_set(tmp_path):
+    recipe = tmp_path / "start.toml"
+    recipe.write_text(PRETRAIN)
+
+    def planned(**changes):
+        config = PipelineConfig(recipe=str(recipe), runs=tmp_path / "runs", **changes)
+        return [step.folder for step in pipeline_recipe.steps(pipeline_recipe.load(config), config)]
+
+    one, other = planned(data="scenes:60"), planned(data="scenes:70")
+    assert one[:2] == other[:2], "the pre-trained, which hear other sound"
+    assert not set(one[2:]) & set(other[2:])
+    assert not set(one) & set(planned(data="scenes:60", reference="clip", drop_quiet=9.0))
+    # one whose name tells the student's data, as names did once, is found
+    former = tmp_path / "runs" / "start" / "pretrain-audiobot50-s0-3a1b7a"
+    former.mkdir(parents=True)
+    assert planned(data="scenes:60")[0] == former and planned(data="scenes:70")[0] == one[0]
 
 
 def test_a_recipe_file_that_changed_makes_new_runs_from_its_stage_on(tmp_path):
