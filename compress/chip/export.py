@@ -140,7 +140,8 @@ def _make(
     frontend = data.frontend.to_dict() if data.frontend else None
     text = emit.readme(network, plan, data.class_names, frontend)
     if data.frontend is not None:
-        text += frontend_c.readme(data.frontend)
+        scale = network.interface.output_scale
+        text += frontend_c.readme(data.frontend, figures["agreement"], scale)
     runs.write_text(folder / README, text)
     runs.write_json(folder / runs.METRICS, figures)
     made = [*texts, emit.GOLDEN, README, runs.SPLIT, runs.METRICS, DECISIONS]
