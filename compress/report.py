@@ -16,7 +16,7 @@ import itertools
 import shutil
 import sys
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -193,7 +193,7 @@ def gather(
 
 
 def with_origins(found: Sequence[tuple[Entry, dict[str, Any]]]) -> list[Entry]:
-    """The entries, each with the parent and the teachers that its manifest records.
+    """The entries, each with the parent, the teachers and the members that its manifest records.
 
     A reference holds only for a run whose weights have the recorded hash; of several with the same
     weights it means the one in the recorded folder.
@@ -216,12 +216,18 @@ def with_origins(found: Sequence[tuple[Entry, dict[str, Any]]]) -> list[Entry]:
 
     entries = []
     for entry, manifest in found:
-        teachers = manifest.get("teachers")
         listed = [("parent", manifest.get("parent"))]
-        listed += [("teacher", t) for t in teachers] if isinstance(teachers, list) else []
+        listed += [("teacher", reference) for reference in _references(manifest, "teachers")]
+        listed += [("member", reference) for reference in _references(manifest, "members")]
         origins = tuple(o for kind, ref in listed if (o := origin(kind, ref)) is not None)
         entries.append(dataclasses.replace(entry, origins=origins))
     return entries
+
+
+def _references(manifest: Mapping[str, Any], name: str) -> list[dict[str, Any]]:
+    """The runs that a manifest lists under ``name``."""
+    listed = manifest.get(name)
+    return [one for one in listed if isinstance(one, dict)] if isinstance(listed, list) else []
 
 
 def _read_run(
@@ -428,7 +434,7 @@ def _data_name(manifest: dict[str, Any]) -> str:
 
 # --- runs that differ by seed or fold alone ------------------------------------------------------
 
-_VARYING = ("seed", "split", "teachers", "parent", "processes")
+_VARYING = ("seed", "split", "teachers", "parent", "members", "processes")
 
 
 def _groups(entries: Sequence[Entry], manifests: Sequence[dict[str, Any]]) -> list[str]:
@@ -453,7 +459,7 @@ def _groups(entries: Sequence[Entry], manifests: Sequence[dict[str, Any]]) -> li
 
 
 def _group(manifest: dict[str, Any], inherits_widths: bool) -> str:
-    """The same, of what one manifest says. Teachers are compared by their names."""
+    """The same, of what one manifest says. Teachers and members are compared by their names."""
     settings = manifest.get("settings")
     left_out = (*_VARYING, "arguments") if inherits_widths else _VARYING
     fixed = (
@@ -461,9 +467,8 @@ def _group(manifest: dict[str, Any], inherits_widths: bool) -> str:
         if isinstance(settings, dict)
         else manifest.get("key")
     )
-    teachers = manifest.get("teachers")
-    listed = teachers if isinstance(teachers, list) else []
-    names = [teacher.get("name") for teacher in listed if isinstance(teacher, dict)]
+    listed = [*_references(manifest, "teachers"), *_references(manifest, "members")]
+    names = [reference.get("name") for reference in listed]
     parent = manifest.get("parent")
     return runs.digest(
         [

@@ -419,7 +419,7 @@ def _behind(member: Member) -> dict[str, Any]:
         "data seed": member.manifest.get("data", {}).get("scene_seed"),
         **{
             kind: [Path(o.run).name for o in origins if o.kind == kind and o.run]
-            for kind in ("teacher", "parent")
+            for kind in ("teacher", "parent", "member")
         },
         "run": Path(member.entry.run).name,
     }

@@ -1,7 +1,8 @@
 """Which run was made of which: a tree of runs as text, and the same as a drawing.
 
-A run stands below the run that it was made of, a distilled one below its first teacher. Every
-other teacher is named in the text and drawn as a dashed line.
+A run stands below the run that it was made of, a distilled one below its first teacher, an ensemble
+below its first member. Every other teacher or member is named in the text and drawn as a dashed
+line.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ class Branch:
     entry: Entry
     depth: int
     last: tuple[bool, ...]  # at each depth, whether it is the last one below its parent
-    others: tuple[str, ...] = ()  # runs of further teachers that are no ancestors
+    others: tuple[str, ...] = ()  # runs of further teachers or members that are no ancestors
     missing: tuple[str, ...] = ()
 
 
@@ -102,7 +103,8 @@ def _words(row: Branch, names: dict[str, str]) -> str:
     words = [tables.accuracy(record), f"{tables.count(record.params)} parameters"]
     words.append(tables.size(record.file_bytes))
     if row.others:
-        words.append("taught by " + ", ".join(names.get(run, run) for run in row.others))
+        how = "together with" if record.stage == "ensemble" else "taught by"
+        words.append(f"{how} " + ", ".join(names.get(run, run) for run in row.others))
     if row.missing:
         words.append("made of what is not here: " + ", ".join(row.missing))
     return f"{record.stage} {entry.label}: {', '.join(words)}"

@@ -82,7 +82,7 @@ class Entry:
     clips: int | None = None  # on the test split
     loss: float | None = None
     calibration_error: float | None = None
-    origins: Sequence[Origin] = ()  # its parent, then its teachers
+    origins: Sequence[Origin] = ()  # its parent, then its teachers and its members
     finished: float = 0.0  # seconds since 1970, for the order of runs
 
     @property

@@ -66,6 +66,30 @@ def test_a_run_stands_below_what_it_was_made_of(family: Path) -> None:
     assert "taught by resnet34" in tree(family)[1] and "taught by" not in tree(family)[2]
 
 
+def test_an_ensemble_stands_below_its_first_member_and_its_folds_are_one_row(tmp_path) -> None:
+    """Of two folds: the same networks, trained and combined in each."""
+    for fold in (1, 2):
+        made = {"fold": fold, "accuracy": 0.9}
+        members = [
+            made_of(run_folders.make(tmp_path, f"{name}{fold}", name=name, stage="train", **made))
+            for name in ("dsc50", "tfnet50")
+        ]
+        hashes = {"members": [runs.sha256_file(member / runs.WEIGHTS) for member in members]}
+        both = {"stage": "ensemble", "settings": hashes, **made}
+        made_of(run_folders.make(tmp_path, f"both{fold}", name="both", **both))
+        file = tmp_path / f"both{fold}" / runs.MANIFEST
+        references = {"members": [_reference(member) for member in members]}
+        file.write_text(json.dumps(json.loads(file.read_text()) | references))
+    entries, _ = report.gather(tmp_path, budgets.Budgets())
+    ensembles = [entry for entry in entries if entry.record.stage == "ensemble"]
+    assert len({entry.group for entry in ensembles}) == 1
+    assert {entry.variant for entry in ensembles} == {"fold 1", "fold 2"}
+    lines = lineage.text_tree(entries)
+    at = next(i for i, line in enumerate(lines) if line.startswith("└─ ensemble both (fold 1)"))
+    assert lines[at - 1].startswith("train dsc50 (fold 1)")
+    assert lines[at].endswith("together with tfnet50 (fold 1)")
+
+
 def test_an_outside_file_has_no_parent_and_an_ensemble_is_known_by_its_file(family: Path) -> None:
     for folder, stage, parent in (
         ("baseline", "baseline", None),
