@@ -38,7 +38,10 @@ HEAD = (
     "training",
 )
 _NUMERIC = frozenset(range(3, 11))
-_COLOURS = {"teach": "#8a6d1d", "train": "#5c646f", "distill": "#0b62c4"}
+_COLOURS = {  # those of the page
+    "teach": "#7a8089", "train": "#b3541e", "distill": "#0b62c4", "prune": "#1c7c45",
+    "ensemble": "#b0861a", "baseline": "#6b7a1f",
+}  # fmt: skip
 _OTHER_COLOUR = "#7b3fa0"
 _LARGEST = 1e18  # no count, byte or second of a network is more
 
