@@ -434,7 +434,7 @@ def _data_name(manifest: dict[str, Any]) -> str:
 
 # --- runs that differ by seed or fold alone ------------------------------------------------------
 
-_VARYING = ("seed", "split", "teachers", "parent", "members", "processes")
+_VARYING = ("seed", "split", "teachers", "parent", "processes")
 
 
 def _groups(entries: Sequence[Entry], manifests: Sequence[dict[str, Any]]) -> list[str]:
@@ -442,7 +442,8 @@ def _groups(entries: Sequence[Entry], manifests: Sequence[dict[str, Any]]) -> li
 
     So do the runs that they were made of, and their teachers: int8 files of a student and of the
     same one pruned have equal settings and are two things. The widths of a run that started from
-    another are that run's; after pruning they differ by seed.
+    another are that run's; after pruning they differ by seed. Members that are not among the
+    entries cannot be compared but by their hashes.
     """
     at = {entry.run: index for index, entry in enumerate(entries)}
 
@@ -450,7 +451,10 @@ def _groups(entries: Sequence[Entry], manifests: Sequence[dict[str, Any]]) -> li
         origins = [(o.kind, at[o.run]) for o in entries[index].origins if o.run in at]
         # Hashes allow no circle, damaged manifests do.
         behind = [(kind, place) for kind, place in origins if place not in (*above, index)]
-        own = _group(manifests[index], any(kind == "parent" for kind, _ in behind))
+        told_by_origins = ["arguments"] if any(kind == "parent" for kind, _ in behind) else []
+        members = [o.run in at for o in entries[index].origins if o.kind == "member"]
+        told_by_origins += ["members"] if members and all(members) else []
+        own = _group(manifests[index], told_by_origins)
         if not behind:
             return own
         return runs.digest([own, *([kind, group(at_, (*above, index))] for kind, at_ in behind)])
@@ -458,10 +462,10 @@ def _groups(entries: Sequence[Entry], manifests: Sequence[dict[str, Any]]) -> li
     return [group(index) for index in range(len(entries))]
 
 
-def _group(manifest: dict[str, Any], inherits_widths: bool) -> str:
+def _group(manifest: dict[str, Any], told_by_origins: Sequence[str]) -> str:
     """The same, of what one manifest says. Teachers and members are compared by their names."""
     settings = manifest.get("settings")
-    left_out = (*_VARYING, "arguments") if inherits_widths else _VARYING
+    left_out = (*_VARYING, *told_by_origins)
     fixed = (
         {key: value for key, value in settings.items() if key not in left_out}
         if isinstance(settings, dict)

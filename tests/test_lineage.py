@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -88,6 +89,11 @@ def test_an_ensemble_stands_below_its_first_member_and_its_folds_are_one_row(tmp
     at = next(i for i, line in enumerate(lines) if line.startswith("└─ ensemble both (fold 1)"))
     assert lines[at - 1].startswith("train dsc50 (fold 1)")
     assert lines[at].endswith("together with tfnet50 (fold 1)")
+    for fold in (1, 2):
+        shutil.rmtree(tmp_path / f"dsc50{fold}")
+    entries, _ = report.gather(tmp_path, budgets.Budgets())
+    left = [entry for entry in entries if entry.record.stage == "ensemble"]
+    assert len({entry.group for entry in left}) == 2, "nothing says that their members are alike"
 
 
 def test_an_outside_file_has_no_parent_and_an_ensemble_is_known_by_its_file(family: Path) -> None:
