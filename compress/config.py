@@ -284,6 +284,9 @@ class RecipeDataOptions:
         "class names, as for distill (default: the recipe's)",
         choices=("own", "five", "sources"),
     )
+    frontend: str | None = option(
+        None, "front end, as for distill (default: the recipe's)"
+    )
     reference: str | None = option(
         None, "what 0 dB means, as for distill (default: the recipe's)", choices=("clip", "fixed")
     )
@@ -327,9 +330,16 @@ class DataOptions(RecipeDataOptions):
         "sources in front, some 150, to pre-train on",
         choices=("own", "five", "sources"),
     )
-    reference: str = option(
-        "clip",
-        "what 0 dB means: each clip's loudest bin as in the report, or a fixed level as on a chip",
+    frontend: str | None = option(
+        None,
+        "front end that makes windows of sound: a TOML file with sample rate, window, hop, bands "
+        "and frames, a run folder, to hear as that run does, or default (16 kHz, 20 ms hop, 32 x "
+        "96); spectrograms in .npy are said to have been made so",
+    )
+    reference: str | None = option(
+        None,
+        "what 0 dB means: each clip's loudest bin as in the report, or a fixed level as on a chip "
+        "(default: that of --frontend, else clip)",
         choices=("clip", "fixed"),
     )
     drop_quiet: float | None = option(
@@ -710,12 +720,6 @@ class ExploreConfig(DataOptions):
     pictures: bool = option(
         False, "write spectrograms.png, values.png and means.png beside the page, for documents"
     )
-    frontend: str = option(
-        "recorded",
-        "Hz and seconds of the axes: as the set recorded them, or this project's defaults where it "
-        "came as spectrograms",
-        choices=("recorded", "default"),
-    )
     seed: int = option(0, "seed of the choice of examples and of the augmentations", least=0)
     out: Path | None = option(
         None, "folder to write into (default: explore/NAME OF THE SET in --runs)"
@@ -773,8 +777,8 @@ class PredictConfig:
     )
     frontend: str = option(
         "run",
-        "log-mel settings: those the run recorded, or the defaults where it recorded none",
-        choices=("run", "default"),
+        "log-mel settings: those that the run recorded, or where it recorded none a TOML file, "
+        "another run folder, or default, as for distill",
     )
     costs: Path | None = option(
         None,

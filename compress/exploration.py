@@ -14,7 +14,7 @@ from compress import cli
 from compress.data.sets import CODES_PER_DB, SpectrogramSet, decode_db
 from compress.data.splits import Split
 from compress.duplicates import Duplicates
-from compress.frontend import FLOOR_DB, FrontEnd, mel_band_centres_hz
+from compress.frontend import FLOOR_DB, mel_band_centres_hz
 from compress.recipe import Augmentation
 from reports.exploration import Axes, Panel
 
@@ -23,11 +23,9 @@ _BLOCK = 4_096
 _MOST_LISTED = 200
 
 
-def axes_of(data: SpectrogramSet, assume_default: bool = False) -> Axes:
+def axes_of(data: SpectrogramSet) -> Axes:
     """Hz and seconds of bands and frames; without them where the set came as spectrograms."""
     frontend = data.frontend
-    if frontend is None and assume_default:
-        frontend = FrontEnd(mels=data.mels, frames=data.frames)
     if frontend is None:
         return Axes(data.mels, data.frames)
     centres = mel_band_centres_hz(frontend)

@@ -35,7 +35,7 @@ def run(config: ExploreConfig) -> int:
     figures = exploration.class_figures(data)
     means = figures.pop("mean_spectrograms_db")
     duplicates = exploration.describe_duplicates(data, find_duplicates(data, config.near), split)
-    axes = exploration.axes_of(data, config.frontend == "default")
+    axes = exploration.axes_of(data)
     found = pages.Exploration(
         name=data.name,
         synthetic=data.synthetic,

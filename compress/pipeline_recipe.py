@@ -55,7 +55,9 @@ from compress.registry import teacher_and_seed
 from compress.runs import Run
 
 FOLDER = Path(__file__).parent / "recipes" / "pipelines"
-_DATA_KEYS = ("data", "data_seed", "classes", "reference", "drop_quiet", "strict")
+_DATA_KEYS = (
+    "data", "data_seed", "classes", "frontend", "reference", "drop_quiet", "strict",
+)  # fmt: skip
 _KEYS = ("stages", "seeds", "folds", *_DATA_KEYS)
 _SET_ALWAYS = (  # by the pipeline, for every stage
     *(spec.name for spec in dataclasses.fields(DataOptions)),

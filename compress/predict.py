@@ -35,6 +35,7 @@ from compress.decisions import HMM, Rule
 from compress.errors import InputError
 from compress.evaluate import Predictor, onnx_predictor, onnx_session
 from compress.frontend import FrontEnd, power_to_db
+from compress.frontend_file import DEFAULT, named_front_end
 from compress.runs import MANIFEST, ONNX, Run, open_run, sha256_file
 
 _BATCH = 128
@@ -136,7 +137,8 @@ def run(config: PredictConfig) -> int:
 def load_model(path: Path, frontend_choice: str = "run") -> Model:
     """The model of a run folder, or an .onnx file inside one; raises InputError.
 
-    ``frontend_choice="default"`` stands in where the run recorded no front end.
+    ``frontend_choice``, "default", a TOML file or another run, stands in where the run recorded
+    no front end.
     """
     is_file = path.is_file() and path.suffix == ".onnx"
     folder = path.parent if is_file else path
@@ -176,6 +178,18 @@ def _prior(record: Run) -> np.ndarray | None:
 
 def _frontend(record: Run, shape: list[Any], choice: str) -> FrontEnd:
     folder, frontend = record.folder, record.frontend
+    named = None if choice in ("run", DEFAULT) else named_front_end(choice)
+    if frontend is not None and named not in (None, frontend):
+        raise InputError(
+            f"{folder}: records its own front end, which --frontend {choice} is not; leave it out"
+        )
+    if frontend is None and named is not None:
+        if [named.mels, named.frames] != shape[2:]:
+            raise InputError(
+                f"{choice}: makes {named.mels} bands x {named.frames} frames, the model of "
+                f"{folder} takes {shape[2]} x {shape[3]}"
+            )
+        return named
     if frontend is not None:
         if [frontend.mels, frontend.frames] != shape[2:]:
             raise InputError(
@@ -183,12 +197,12 @@ def _frontend(record: Run, shape: list[Any], choice: str) -> FrontEnd:
                 f"model takes {shape[2]} x {shape[3]}; the two do not belong together"
             )
         return frontend
-    if choice == "default":
+    if choice == DEFAULT:
         return FrontEnd(mels=shape[2], frames=shape[3])
     raise InputError(
         f"{folder}: its training data came as spectrograms, so how they were made from sound is "
         "unknown; if it was with this project's defaults (16 kHz, 40 ms windows, 20 ms hop, 0 dB = "
-        "loudest value), say so with --frontend default"
+        "loudest value), say so with --frontend default, else describe it in a TOML file"
     )
 
 

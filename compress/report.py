@@ -21,7 +21,17 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from compress import artefacts, budgets, cli, costs, registry, results, runs, toml_text
+from compress import (
+    artefacts,
+    budgets,
+    cli,
+    costs,
+    frontend_file,
+    registry,
+    results,
+    runs,
+    toml_text,
+)
 from compress.chip import figures as chip_figures
 from compress.config import DistillConfig, GateConfig, ReportConfig
 from compress.errors import InputError
@@ -415,13 +425,16 @@ def _stage(manifest: dict[str, Any]) -> str:
 
 
 def _data_set(manifest: dict[str, Any]) -> str:
-    """The data set, what 0 dB means in it where that is not each window's loudest bin, and whether
-    quiet windows were left out."""
+    """The data set, what of its front end is not the usual one, what 0 dB means in it where that is
+    not each window's loudest bin, and whether quiet windows were left out."""
     data = manifest["data"]
-    reference = _table(data, "frontend").get("reference", "clip")
+    frontend = _table(data, "frontend")
+    reference = frontend.get("reference", "clip")
+    special = frontend_file.words(frontend)
     within = data.get("drop_quiet_db")
     return (
         str(data.get("name", ""))
+        + (f", {special}" if special else "")
         + (f", 0 dB {reference}" if reference != "clip" else "")
         + (f", pauses out ({within:g} dB)" if isinstance(within, int | float) else "")
     )

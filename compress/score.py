@@ -58,17 +58,23 @@ def run(config: ScoreConfig) -> int:
         cli.say(line)
     cli.say(
         f"Measured on model.onnx in onnxruntime. The figures lie in {out / RESULT}, the confusion "
-        f"in {PICTURE}. Next: {_following(config, data)}"
+        f"in {PICTURE}. Next: {_following(config, data, records[0])}"
     )
     return 0
 
 
-def _following(config: ScoreConfig, data: SpectrogramSet) -> str:
+def _following(config: ScoreConfig, data: SpectrogramSet, run: Run) -> str:
     """The command that shows the data as the runs heard it."""
+    from compress.frontend import FrontEnd
+
+    frontend = data.frontend
+    special = frontend is not None and frontend != FrontEnd(reference=frontend.reference)
+    fixed = frontend is not None and frontend.reference == "fixed" and not special
     heard = ExploreConfig(
         data_seed=config.data_seed,
         classes=config.classes,
-        reference=data.frontend.reference if data.frontend else "clip",
+        frontend=str(run.folder) if special else None,
+        reference="fixed" if fixed else None,
         drop_quiet=data.drop_quiet_db,
         strict=config.strict,
         cache=config.cache,

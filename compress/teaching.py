@@ -187,7 +187,8 @@ def check_teacher(session: Session, teacher: Run) -> None:
                  for name in given if heard[name] != given[name]]  # fmt: skip
         raise InputError(
             f"{teacher.folder}: heard sound through another front end ({', '.join(apart)}); "
-            "prepare the data in the same way (--reference) or train a teacher on it"
+            f"prepare the data in the same way (--frontend {teacher.folder}) or train a teacher "
+            "on it"
         )
     check_heard_no_test(session, teacher)
 

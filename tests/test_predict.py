@@ -195,6 +195,28 @@ def test_a_trained_run_predicts(
     assert code == 0 and "in all: " in text
 
 
+def test_another_front_end_is_named_where_none_is_recorded(
+    model_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = sounds.write(tmp_path / "a.wav", sounds.tone(440, 5.0))
+    unknown = write_run(tmp_path / "unknown", None)
+    device = tmp_path / "device.toml"
+    device.write_text("sample_rate_hz = 24_000\nwindow_samples = 480\nhop_samples = 240\n")
+    code, text, _ = predict(capsys, file, "--model", unknown, "--frontend", device, "--json")
+    assert code == 0
+    heard = json.loads(text)["frontend"]
+    assert (heard["sample_rate_hz"], heard["hop_samples"]) == (24_000, 240)
+    code, text, _ = predict(capsys, file, "--model", unknown, "--frontend", model_run, "--json")
+    assert code == 0 and json.loads(text)["frontend"] == FrontEnd().to_dict()
+    err = refused(capsys, file, "--model", model_run, "--frontend", device)
+    assert "records its own front end" in err
+    device.write_text("mels = 24\n")
+    err = refused(capsys, file, "--model", unknown, "--frontend", device)
+    assert "makes 24 bands x 96 frames" in err
+    err = refused(capsys, file, "--model", unknown, "--frontend", unknown)
+    assert "its front end is unknown" in err
+
+
 def refused(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
     code, out, err = predict(capsys, *arguments)
     assert (code, out) == (2, "")

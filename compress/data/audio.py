@@ -57,8 +57,9 @@ def is_audio(path: Path) -> bool:
 
 
 def window_step(frontend: FrontEnd) -> int:
-    """Frames from one window to the next (0.62 s: 31 frames by default)."""
-    return max(1, round(WINDOW_STEP_SECONDS / frontend.hop_seconds))
+    """Frames from one window to the next: 0.62 s (31 frames by default), half a window at most."""
+    step = round(WINDOW_STEP_SECONDS / frontend.hop_seconds)
+    return max(1, min(step, frontend.frames // 2))
 
 
 def window_starts(frames: int, frontend: FrontEnd) -> list[int]:

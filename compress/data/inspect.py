@@ -243,7 +243,12 @@ def lines_of(found: dict[str, Any]) -> list[str]:
             if frontend["reference"] == "clip"
             else f"{frontend['fixed_reference_db']:g} dB of mel power"
         )
-        lines.append(f"  front end     {frontend['sample_rate_hz']} Hz; 0 dB is {level}")
+        rate = frontend["sample_rate_hz"]
+        lines.append(
+            f"  front end     {rate} Hz, {1000 * frontend['window_samples'] / rate:g} ms every "
+            f"{1000 * frontend['hop_samples'] / rate:g} ms, {frontend['lowest_hz']:g} to "
+            f"{frontend['highest_hz']:g} Hz; 0 dB is {level}"
+        )
     else:
         lines.append("  front end     not recorded: the set came as spectrograms")
     lines += [

@@ -20,7 +20,7 @@ import numpy as np
 from compress.data.five import REPORT_CLASSES
 from compress.data.sets import Shard, SpectrogramSet, build_cached, encode_db
 from compress.errors import InputError
-from compress.frontend import FrontEnd
+from compress.frontend import FLOOR_DB, FrontEnd
 from compress.runs import digest
 
 SPECTROGRAMS, LABELS, TEST = "training.npy", "training_labels.npy", "test.npy"
@@ -34,6 +34,7 @@ _ROWS_PER_JOB = 2_048
 
 _LOOKED_AT = 100
 _TINY, _NEXT_TO_NOTHING = 1e-2, 1e-5
+_LEVEL_DB = 0.5
 _LINEAR_SHARE = 0.25
 """Share of tiny values from which spectrograms look linear. Of ESC-10 and of synthetic scenes it is
 0.72 or more in power, 0.38 in amplitude, at most 0.02 in dB above any floor, scaled to 0..1 too."""
@@ -44,9 +45,17 @@ def is_npy_pair(root: Path) -> bool:
 
 
 def read_npy_pair(
-    root: Path, *, name: str, cache: Path | None = None, workers: int = 0
+    root: Path,
+    *,
+    name: str,
+    frontend: FrontEnd | None = None,
+    cache: Path | None = None,
+    workers: int = 0,
 ) -> SpectrogramSet:
-    """The set in ``root``. Raises InputError with one line for each fault of the arrays."""
+    """The set in ``root``; ``frontend``: what made its spectrograms, as far as is known.
+
+    Raises InputError with one line for each fault of the arrays.
+    """
     for needed in (SPECTROGRAMS, LABELS):
         if not (root / needed).is_file():
             raise InputError(
@@ -54,6 +63,8 @@ def read_npy_pair(
                 f"{SPECTROGRAMS} and {LABELS} in one folder"
             )
     spectrograms = load_spectrograms(root / SPECTROGRAMS)
+    if frontend is not None:
+        _check_size(root / SPECTROGRAMS, spectrograms, frontend)
     class_names = read_class_names(root)
     labels = _column(root / LABELS, len(spectrograms), "labels")
     _check_labels(root / LABELS, labels, class_names)
@@ -61,6 +72,8 @@ def read_npy_pair(
     if (root / RECORDINGS).is_file():
         recordings = _column(root / RECORDINGS, len(spectrograms), "recordings")
     notes = linear_notes(root / SPECTROGRAMS, spectrograms)
+    if frontend is not None:
+        notes += stated_notes(root / SPECTROGRAMS, spectrograms, frontend)
     if (root / TEST).is_file():
         test = load_spectrograms(root / TEST)
         notes.append(
@@ -86,11 +99,12 @@ def read_npy_pair(
             "recordings": digest(recordings.tolist()),
             "classes": list(class_names),
             "notes": notes,
+            **({} if frontend is None else {"frontend": frontend.to_dict()}),
         },
         jobs=jobs,
         make=partial(_rows, path=root / SPECTROGRAMS),
         class_names=class_names,
-        frontend=None,
+        frontend=frontend,
         cache=cache,
         workers=workers,
         label=f"reading {name}",
@@ -166,6 +180,42 @@ def linear_notes(path: Path, spectrograms: np.ndarray) -> list[str]:
     return [
         f"{path.name} looks like linear power or amplitude, not dB: save 10 * log10(power) or "
         "20 * log10(amplitude) instead"
+    ]
+
+
+def _check_size(path: Path, spectrograms: np.ndarray, frontend: FrontEnd) -> None:
+    size = (frontend.mels, frontend.frames)
+    if spectrograms.shape[1:] != size:
+        raise InputError(
+            f"{path}: has shape {spectrograms.shape}; the front end that --frontend states makes "
+            f"{size[0]} bands x {size[1]} frames; say in a TOML file what made them"
+        )
+
+
+def stated_notes(path: Path, spectrograms: np.ndarray, frontend: FrontEnd) -> list[str]:
+    """A warning where spectrograms (N, mels, frames) cannot have come from ``frontend``.
+
+    Looks at 100 windows from all over the array: none lies under the floor or, as far as 0 dB is
+    the loudest bin of each, above 0 dB, and that one is at 0 dB in all but quiet windows.
+    """
+    rows = np.linspace(0, len(spectrograms) - 1, min(_LOOKED_AT, len(spectrograms))).astype(int)
+    sample = np.asarray(spectrograms[rows], dtype=np.float64)
+    loudest = sample.max(axis=(1, 2))
+    if not np.isfinite(loudest).all() or not np.isfinite(sample.min()):
+        return []
+    faults = []
+    if sample.min() < FLOOR_DB - _LEVEL_DB:
+        faults.append(f"values down to {sample.min():.1f} dB, where the floor is {FLOOR_DB:g}")
+    if frontend.reference == "clip" and abs(float(np.median(loudest))) > _LEVEL_DB:
+        faults.append(
+            f"a loudest value of {np.median(loudest):.1f} dB in the median window, which is 0 with "
+            "--reference clip"
+        )
+    if not faults:
+        return []
+    return [
+        f"{path.name} has {' and '.join(faults)}: sound put through the stated front end will not "
+        "look like the windows that were learnt"
     ]
 
 

@@ -23,6 +23,7 @@ from compress.data.npy_pair import is_npy_pair, read_npy_pair
 from compress.data.sets import Shard, SpectrogramSet, build_cached, encode_db, is_synthetic
 from compress.errors import InputError
 from compress.frontend import FrontEnd
+from compress.frontend_file import chosen_front_end
 from compress.runs import digest, sha256_file
 
 DEFAULT_SCENES = 6_000
@@ -41,7 +42,8 @@ class Layout:
     recognises: whether a folder is one. read: the reader, called with the folder and, by keyword,
     name, frontend, five, strict, cache and workers; gives a SpectrogramSet or raises InputError.
     sound: whether sound files lie behind the windows; such a reader passes what it found to
-    ``build``, compress.data.clips.build_from_clips unless the caller wants just the clips.
+    ``build``, compress.data.clips.build_from_clips unless the caller wants just the clips. Another
+    reader is told, as ``stated``, whether its windows were made by ``frontend``.
     """
 
     name: str
@@ -52,9 +54,18 @@ class Layout:
 
 
 def _read_npy_pair(
-    root: Path, *, name: str, five: bool, cache: Path | None, workers: int, **of_sound: Any
+    root: Path,
+    *,
+    name: str,
+    frontend: FrontEnd,
+    five: bool,
+    cache: Path | None,
+    workers: int,
+    stated: bool,
+    **of_sound: Any,
 ) -> SpectrogramSet:
-    data = read_npy_pair(root, name=name, cache=cache, workers=workers)
+    known = frontend if stated else None
+    data = read_npy_pair(root, name=name, frontend=known, cache=cache, workers=workers)
     if five and set(data.class_names) != set(REPORT_CLASSES):
         raise InputError(
             f"{root}: has classes of its own ({', '.join(data.class_names)}) and no names "
@@ -95,13 +106,15 @@ def open_data(
     cache: Path | None = None,
     workers: int = 0,
     drop_quiet_db: float | None = None,
+    stated: bool = False,
 ) -> SpectrogramSet:
     """The data set of ``spec``: ``scenes``, ``scenes:N`` or a folder in one of the layouts.
 
     ``seed`` is that of the synthetic scenes. ``classes="five"`` maps class names to the report's
     five; ``"sources"`` tells synthetic scenes apart by the source in front
     (compress.data.scene_sources). ``drop_quiet_db`` leaves out windows so much quieter than the
-    loudest of their clip; where every clip is one window, that is none. The first call prepares
+    loudest of their clip; where every clip is one window, that is none. ``stated``: the user says
+    that windows that came as spectrograms were made by ``frontend``, too. The first call prepares
     the set in ``cache``; later ones open it. Raises InputError with one line for whatever is wrong
     with it.
     """
@@ -117,9 +130,9 @@ def open_data(
     root = Path(spec).expanduser()
     (found,) = (known for known in LAYOUTS if known.name == layout)
     if found.sound and drop_quiet_db is not None:
-        of_sound = {"build": partial(build_from_clips, drop_quiet_db=drop_quiet_db)}
+        special: dict[str, Any] = {"build": partial(build_from_clips, drop_quiet_db=drop_quiet_db)}
     else:
-        of_sound = {}
+        special = {} if found.sound else {"stated": stated}
     return found.read(
         root,
         name=root.resolve().name,
@@ -128,7 +141,7 @@ def open_data(
         strict=strict,
         cache=cache,
         workers=workers,
-        **of_sound,
+        **special,
     )
 
 
@@ -136,9 +149,11 @@ def open_chosen(options: DataOptions) -> SpectrogramSet:
     """The data set of a command's options; raises InputError also where none is given."""
     if options.data is None:
         raise InputError("--data must be given: 'scenes', 'scenes:N' or the folder of a data set")
+    frontend, stated = chosen_front_end(options)
     return open_data(
         options.data,
-        frontend=FrontEnd(reference=options.reference),
+        frontend=frontend,
+        stated=stated,
         seed=options.data_seed,
         classes=options.classes,
         strict=options.strict,

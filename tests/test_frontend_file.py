@@ -1,0 +1,146 @@
+"""A front end of the user's own: its file, and what is made through it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import sounds
+from conftest import write_npy_pair
+
+from compress import frontend_file
+from compress.config import DataOptions
+from compress.data.audio import window_starts
+from compress.data.open import open_chosen
+from compress.errors import InputError
+from compress.frontend import FrontEnd
+
+OF_A_DEVICE = """
+sample_rate_hz = 24_000
+window_samples = 480
+hop_samples = 240
+fft_size = 768
+highest_hz = 12_000
+reference = "fixed"
+"""
+
+
+def write(path: Path, text: str) -> Path:
+    path.write_text(text)
+    return path
+
+
+def test_a_file_says_what_a_device_hears(tmp_path: Path) -> None:
+    path = write(tmp_path / "frontend.toml", OF_A_DEVICE)
+    frontend, stated = frontend_file.chosen_front_end(DataOptions(frontend=str(path)))
+    assert stated
+    assert frontend == FrontEnd(
+        sample_rate_hz=24_000, window_samples=480, hop_samples=240, fft_size=768,
+        highest_hz=12_000.0, reference="fixed",
+    )  # fmt: skip
+    assert isinstance(frontend.highest_hz, float)  # as in every record of it
+    other, _ = frontend_file.chosen_front_end(DataOptions(frontend=str(path), reference="clip"))
+    assert other.reference == "clip"
+
+
+def test_without_a_file_it_is_the_usual_one() -> None:
+    assert frontend_file.chosen_front_end(DataOptions()) == (FrontEnd(), False)
+    fixed = frontend_file.chosen_front_end(DataOptions(reference="fixed"))
+    assert fixed == (FrontEnd(reference="fixed"), False)
+
+
+def test_what_is_left_out_fits_what_is_said(tmp_path: Path) -> None:
+    slow = frontend_file.read_front_end(write(tmp_path / "a.toml", "sample_rate_hz = 8000"))
+    assert slow.highest_hz == 4000.0
+    long = frontend_file.read_front_end(write(tmp_path / "b.toml", "window_samples = 1500"))
+    assert long.fft_size == 2048
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("sample_rate = 8000", r"unknown setting 'sample_rate'.*sample_rate_hz"),
+        ("hop_samples = 0.5\nmels = true", r"hop_samples is 0.5.*; mels is True"),
+        ("lowest_hz = nan", r"lowest_hz is nan"),
+        ("mels = 2000000", r"mels is 2000000; it must be a whole number of 1 to"),
+        ("reference = 3", r"reference is 3; it must be text"),
+        ('reference = "loud"', r"reference is 'loud'"),
+        ("highest_hz = 9000", r"do not fit a sample rate of 16000 Hz"),
+        ("fft_size = 512", r"a window of 640 samples does not fit an FFT of 512"),
+        ("mels = 400", r"of 400 bands hold no bin of an FFT of 1024"),
+        ("mels = [", r"not valid TOML"),
+    ],
+)
+def test_every_fault_is_said_in_one_line(tmp_path: Path, text: str, expected: str) -> None:
+    path = write(tmp_path / "frontend.toml", text)
+    with pytest.raises(InputError, match=expected) as refusal:
+        frontend_file.read_front_end(path)
+    assert "\n" not in str(refusal.value)
+    assert str(refusal.value).startswith(str(path))
+
+
+def test_sound_is_heard_through_it(tmp_path: Path) -> None:
+    root = sounds.class_folders(tmp_path / "sounds")
+    path = write(tmp_path / "frontend.toml", OF_A_DEVICE)
+    options = DataOptions(data=str(root), frontend=str(path), cache=tmp_path / "cache", workers=1)
+    data = open_chosen(options)
+    assert data.frontend is not None
+    assert (data.frontend.sample_rate_hz, data.frontend.reference) == (24_000, "fixed")
+    usual = open_chosen(DataOptions(data=str(root), cache=tmp_path / "cache", workers=1))
+    assert data.content_hash != usual.content_hash
+    # 2.2 s in hops of 10 ms are 219 frames, read at 24 kHz from files of 16 kHz
+    assert len(data) == len(window_starts(219, data.frontend)) * len(np.unique(data.clip_ids))
+
+
+def test_short_windows_leave_no_sound_out() -> None:
+    short = FrontEnd(hop_samples=80, window_samples=160, fft_size=256)  # 96 frames of 5 ms
+    starts = window_starts(1000, short)
+    assert max(np.diff(starts)) == 48  # half a window, not the 124 frames of 0.62 s
+    assert max(np.diff(window_starts(1000, FrontEnd()))) == 31
+
+
+def test_it_tells_how_spectrograms_were_made(tmp_path: Path) -> None:
+    root = write_npy_pair(tmp_path / "bands", count=40)
+    path = write(tmp_path / "frontend.toml", OF_A_DEVICE)
+    options = DataOptions(data=str(root), frontend=str(path), cache=tmp_path / "cache", workers=1)
+    told = open_chosen(options)
+    assert told.frontend is not None and told.frontend.sample_rate_hz == 24_000
+    untold = open_chosen(DataOptions(data=str(root), cache=tmp_path / "cache", workers=1))
+    assert untold.frontend is None
+    narrow = write(tmp_path / "narrow.toml", OF_A_DEVICE + "mels = 24\n")
+    with pytest.raises(InputError, match=r"makes 24 bands x 96 frames"):
+        open_chosen(
+            DataOptions(data=str(root), frontend=str(narrow), cache=tmp_path / "cache", workers=1)
+        )
+
+
+def test_levels_that_it_cannot_have_made_are_noted(tmp_path: Path) -> None:
+    root = tmp_path / "bands"
+    write_npy_pair(root, count=40)
+    path = write(tmp_path / "frontend.toml", "sample_rate_hz = 16_000")
+    levels = np.load(root / "training.npy")
+    levels -= levels.max((1, 2), keepdims=True)
+    options = DataOptions(data=str(root), frontend=str(path), cache=tmp_path / "cache", workers=1)
+
+    def notes() -> str:
+        return " ".join(open_chosen(options).notes)
+
+    np.save(root / "training.npy", np.maximum(levels, -80))
+    assert "stated front end" not in notes()
+    np.save(root / "training.npy", np.maximum(levels, -80) - 20)
+    assert "values down to -100.0 dB" in notes()
+    assert "a loudest value of -20.0 dB in the median window" in notes()
+
+
+def test_what_differs_from_the_usual_is_told() -> None:
+    assert frontend_file.words(FrontEnd(reference="fixed").to_dict()) == ""
+    other = FrontEnd(
+        sample_rate_hz=24_000, window_samples=480, hop_samples=240, mels=40, highest_hz=12_000.0
+    )
+    assert (
+        frontend_file.words(other.to_dict())
+        == "24 kHz, 0 to 12000 Hz, 40 x 96, 20 ms every 10 ms"
+    )
+    assert frontend_file.words({"mels": "many", "frames": None}) == ""
+    assert frontend_file.words({}) == ""
