@@ -487,6 +487,9 @@ def test_fsd50k_layout(tmp_path: Path) -> None:
     assert len(np.unique(read(root, tmp_path).recording_ids)) == 5
     (root / "FSD50K.eval_audio" / "8.wav").unlink()
     assert "8.wav" in faults_of(root, tmp_path / "strict", strict=True)
+    table = root / "FSD50K.ground_truth" / "eval.csv"
+    table.write_text(table.read_text() + '\n8,"x","/m/0k4j"')
+    assert "lists 8 twice" in faults_of(root, tmp_path / "twice")
     (root / "FSD50K.ground_truth" / "eval.csv").unlink()
     assert "needs dev.csv and eval.csv" in faults_of(root, tmp_path / "half")
 

@@ -92,8 +92,13 @@ def find_file(root: Path, name: str) -> FoundFile | None:
     return FoundFile(name, found.st_size, found.st_mtime_ns)
 
 
-def read_table(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
-    """Rows of a CSV file that has at least ``columns``; raises InputError with one clear line."""
+def read_table(
+    path: Path, columns: Sequence[str], once: str | None = None
+) -> list[dict[str, str]]:
+    """Rows of a CSV file that has at least ``columns``; raises InputError with one clear line.
+
+    once: the column that may not say the same in two rows.
+    """
     try:
         if path.stat().st_size > _LARGEST_CSV_BYTES:
             raise InputError(f"{path}: too large to be the table of a data set")
@@ -105,11 +110,18 @@ def read_table(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
                     f"{path}: has no column {', '.join(lacking)}; "
                     f"it needs the columns {', '.join(columns)}"
                 )
-            rows = []
+            rows: list[dict[str, str]] = []
+            said: set[str] = set()
             for row in reader:
                 if any(row[name] is None for name in columns):
                     raise InputError(f"{path}: line {reader.line_num} has too few columns")
                 rows.append({name: row[name].strip() for name in columns})
+                if once is not None:
+                    if rows[-1][once] in said:
+                        raise InputError(
+                            f"{path}: lists {rows[-1][once]} twice; leave one row out"
+                        )
+                    said.add(rows[-1][once])
             return rows
     except FileNotFoundError:
         raise InputError(f"{path}: no such file") from None

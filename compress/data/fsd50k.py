@@ -62,7 +62,7 @@ def read_fsd50k(
             raise InputError(
                 f"{table}: no such file; FSD50K's layout needs dev.csv and eval.csv there"
             )
-        for row in read_table(table, ("fname", "mids")):
+        for row in read_table(table, ("fname", "mids"), once="fname"):
             found = classes_of_nodes(filter(None, row["mids"].split(",")))
             if len(found) == 1 and None not in found:
                 label = REPORT_CLASSES.index(next(iter(found)))
