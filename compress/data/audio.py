@@ -57,9 +57,10 @@ def is_audio(path: Path) -> bool:
 
 
 def window_step(frontend: FrontEnd) -> int:
-    """Frames from one window to the next: 0.62 s (31 frames by default), half a window at most."""
+    """Frames from one window to the next: 0.62 s (31 frames by default), but two thirds of a window
+    at most, so that windows always overlap."""
     step = round(WINDOW_STEP_SECONDS / frontend.hop_seconds)
-    return max(1, min(step, frontend.frames // 2))
+    return max(1, min(step, 2 * frontend.frames // 3))
 
 
 def window_starts(frames: int, frontend: FrontEnd) -> list[int]:
