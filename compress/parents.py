@@ -6,7 +6,7 @@ a pass never draws another one. An ONNX file from elsewhere has neither, so both
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +60,10 @@ def open_parent(path: Path, options: DataOptions) -> Parent:
 
 
 def recorded_data(run: Run, options: DataOptions) -> SpectrogramSet:
-    """The data that a run was made on: ``--data`` where given, else by its hash from the cache."""
+    """The data that a run was made on: ``--data`` where given, else by its hash from the cache.
+
+    It is heard as the run heard it, as far as the options do not say otherwise.
+    """
     recorded = run.manifest["data"]
     wanted = str(recorded.get("content_hash"))
     if options.data is None:
@@ -68,7 +71,7 @@ def recorded_data(run: Run, options: DataOptions) -> SpectrogramSet:
         if data is None:
             raise lost_data(run, "--data")
         return data
-    data = _read(options)[0]
+    data = _read(_as_recorded(run, options))[0]
     if data.content_hash != wanted:
         if is_synthetic(data.name) and data.name == recorded.get("name"):
             raise InputError(
@@ -83,6 +86,16 @@ def recorded_data(run: Run, options: DataOptions) -> SpectrogramSet:
             "data; leave out --data, or give the options that the run was made with"
         )
     return data
+
+
+def _as_recorded(run: Run, options: DataOptions) -> DataOptions:
+    """The options with the run's front end and pauses where they say nothing of these."""
+    if options.frontend is None and options.reference is None and run.frontend is not None:
+        options = replace(options, frontend=str(run.folder))
+    within = run.manifest["data"].get("drop_quiet_db")
+    if options.drop_quiet is None and isinstance(within, int | float):
+        options = replace(options, drop_quiet=float(within))
+    return options
 
 
 def lost_data(run: Run, remedy: str) -> InputError:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,10 +11,13 @@ import pytest
 import sounds
 from conftest import write_npy_pair
 
-from compress import frontend_file
+from compress import frontend_file, parents, runs
+from compress.chip import frontend_c, frontend_host
 from compress.config import DataOptions
 from compress.data.audio import window_starts
 from compress.data.open import open_chosen
+from compress.data.sets import SpectrogramSet
+from compress.data.splits import make_split
 from compress.errors import InputError
 from compress.frontend import FrontEnd
 
@@ -29,6 +34,14 @@ reference = "fixed"
 def write(path: Path, text: str) -> Path:
     path.write_text(text)
     return path
+
+
+def run_on(folder: Path, data: SpectrogramSet) -> runs.Run:
+    """A run folder that records just its data."""
+    folder.mkdir()
+    manifest = {"schema": runs.SCHEMA, "stage": "train", "status": "complete", "model": "dsc50"}
+    (folder / runs.MANIFEST).write_text(json.dumps(manifest | {"data": data.describe()}))
+    return runs.open_run(folder)
 
 
 def test_a_file_says_what_a_device_hears(tmp_path: Path) -> None:
@@ -144,3 +157,34 @@ def test_what_differs_from_the_usual_is_told() -> None:
     )
     assert frontend_file.words({"mels": "many", "frames": None}) == ""
     assert frontend_file.words({}) == ""
+
+
+def test_data_given_again_is_heard_as_the_run_heard_it(tmp_path: Path) -> None:
+    root = sounds.class_folders(tmp_path / "sounds")
+    path = write(tmp_path / "frontend.toml", OF_A_DEVICE)
+    again = DataOptions(data=str(root), cache=tmp_path / "cache", workers=1)
+    heard = open_chosen(replace(again, frontend=str(path), drop_quiet=20.0))
+    run = run_on(tmp_path / "run", heard)
+    assert parents.recorded_data(run, again).content_hash == heard.content_hash
+    with pytest.raises(InputError, match="which is other data"):
+        parents.recorded_data(run, replace(again, reference="clip"))
+
+
+def test_spectrograms_given_again_are_those_of_the_stated_front_end(tmp_path: Path) -> None:
+    root = write_npy_pair(tmp_path / "bands", count=40)
+    path = write(tmp_path / "frontend.toml", OF_A_DEVICE)
+    again = DataOptions(data=str(root), cache=tmp_path / "cache", workers=1)
+    run = run_on(tmp_path / "run", open_chosen(replace(again, frontend=str(path))))
+    data = parents.recorded_data(run, again)
+    assert data.frontend == frontend_file.read_front_end(path)
+    split = make_split(data, 0)
+    frontend_c.write_frontend(tmp_path, FrontEnd())
+
+    def network(codes: np.ndarray) -> np.ndarray:
+        raise AssertionError("no sound lies behind spectrograms")
+
+    none = np.zeros((0, 5), dtype=np.int8)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(frontend_host, "_run_golden", lambda folder: None)
+        found = frontend_host.measure(tmp_path, network, none, data, split, str(root))
+    assert found == {"windows": 0}

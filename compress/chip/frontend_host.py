@@ -14,6 +14,7 @@ import numpy as np
 from compress import cli
 from compress.chip import host
 from compress.chip.frontend_c import LEVEL_BITS
+from compress.data.open import is_sound
 from compress.data.sets import CODES_PER_DB, SpectrogramSet, is_synthetic
 from compress.data.splits import Split
 from compress.data.waves import OtherSynthesis, scene_seed, window_waveforms
@@ -102,6 +103,8 @@ def measure(
     if data.frontend is None:
         return None
     _run_golden(folder)
+    if spec is not None and not is_sound(spec):
+        spec = None  # spectrograms whose front end was stated
     if spec is None and data.synthetic and is_synthetic(data.name):
         spec = data.name
     if spec is None:
