@@ -107,6 +107,9 @@ def _asked(
         for spec in dataclasses.fields(config)
         if spec.metadata and spec.name not in _NOT_OF_THE_RESULT
     }
+    # The content tells the front end, whatever the name of its file; "clip" was once the default.
+    del options["frontend"]
+    options["reference"] = options["reference"] or "clip"
     behind = {"recipe": recipe.to_settings(), **chosen_student.identity(config, teacher_recipes)}
     return runs.digest([options, behind, data.content_hash])
 

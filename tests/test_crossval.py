@@ -12,12 +12,14 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from test_splits import drawn
 
 from compress import children, cli, crossval, evaluate, fold_jobs, runs, train
+from compress import recipe as recipes
 from compress.config import CrossvalConfig, TrainConfig
 from compress.data.splits import Split, make_split
 from compress.errors import InputError
@@ -179,6 +181,19 @@ def test_folds_of_a_file_that_changed_are_not_the_result(npy_data, tmp_path, cap
     recipe.write_text('base = "audiobots"\nlearning_rate = 4e-3\n')
     assert run_crossval(*given, "--fold-index", 1) == 0
     assert len(list(named.parent.glob("*-crossval-*"))) == 2, "another recipe, another folder"
+
+
+def test_folds_go_by_what_is_heard_and_not_by_the_name_of_a_front_end():
+    recipe = recipes.load("audiobots")
+    data = SimpleNamespace(content_hash="of these windows")
+
+    def asked(**options):
+        config = CrossvalConfig(student="dsc50", data="scenes:100", **options)
+        return crossval._asked(config, data, recipe, {})
+
+    usual = asked()
+    assert asked(reference="clip") == usual == asked(frontend="default")
+    assert asked(frontend="a.toml", reference="fixed") == asked(reference="fixed") != usual
 
 
 def test_what_a_killed_command_left_is_cleared(gathered, npy_data, tmp_path):
