@@ -51,6 +51,7 @@ from compress.config import (
 )
 from compress.data.sets import is_synthetic
 from compress.errors import InputError
+from compress.frontend_file import named_front_end
 from compress.registry import teacher_and_seed
 from compress.runs import Run
 
@@ -112,7 +113,10 @@ STAGES: dict[str, Stage] = {
 
 @dataclass(frozen=True)
 class PipelineRecipe:
-    """A checked recipe. tables: stage -> its options as written."""
+    """A checked recipe. tables: stage -> its options as written.
+
+    heard_through: the front end that the data options name, with its settings; else nothing.
+    """
 
     name: str
     stages: tuple[str, ...]
@@ -120,6 +124,7 @@ class PipelineRecipe:
     folds: tuple[int | None, ...]
     data: Mapping[str, Any]
     tables: Mapping[str, Mapping[str, Any]]
+    heard_through: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -159,6 +164,7 @@ def load(options: PipelineConfig) -> PipelineRecipe:
     given = {key: getattr(options, key) for key in (*_DATA_KEYS, "folds")}
     data |= {key: value for key, value in given.items() if value is not None and value is not False}
     data = _check_data(data, faults)
+    heard_through = _front_end(data, faults)
     seeds = _numbers("seeds", options.seeds or content.get("seeds", [0]), 0, faults)
     folds = _numbers("folds", options.fold or content.get("folds", []), 1, faults)
     if options.run is None and options.from_stage is not None and options.from_stage not in stages:
@@ -166,7 +172,9 @@ def load(options: PipelineConfig) -> PipelineRecipe:
             f"--from {options.from_stage}: no stage of this recipe"
             f"{nearest(options.from_stage, stages)} (its stages: {', '.join(stages)})"
         )
-    recipe = PipelineRecipe(path.stem, stages, seeds, tuple(folds) or (None,), data, tables)
+    recipe = PipelineRecipe(
+        path.stem, stages, seeds, tuple(folds) or (None,), data, tables, heard_through
+    )
     faults += _command_faults(recipe, options)
     if faults:
         raise InputError(f"{path}: " + "; ".join(dict.fromkeys(faults)))
@@ -262,6 +270,17 @@ def _check_data(data: dict[str, Any], faults: list[str]) -> dict[str, Any]:
     if wrong:
         faults.append(f"data: {'; '.join(wrong)}")
     return {name: value for name, value in data.items() if name in fitting}
+
+
+def _front_end(data: Mapping[str, Any], faults: list[str]) -> dict[str, Any]:
+    """What --frontend names: a file or a run may change and keep its name."""
+    if "frontend" not in data:
+        return {}
+    try:
+        return {"frontend": named_front_end(data["frontend"]).to_dict()}
+    except InputError as error:
+        faults.append(f"frontend: {error}")
+        return {}
 
 
 def _numbers(name: str, value: Any, least: int, faults: list[str]) -> tuple[int, ...]:
@@ -451,8 +470,9 @@ def _steps_of(
         root = options.runs / recipe.name
         asked = [stage, own, seed, fold]
         behind = [chain.digest, *([named] if (named := _files_named(own)) else [])]
-        heard = {**recipe.data, **_other_sound(recipe, stage)}
-        keys = [runs.digest([*asked, data, *behind]) for data in (recipe.data, heard)]
+        data = {**recipe.data, **recipe.heard_through}
+        heard = {**data, **_other_sound(recipe, stage)}
+        keys = [runs.digest([*asked, of, *behind]) for of in (data, heard)]
         former, folder = (root / "-".join([*parts, key[:6]]) for key in keys)
         if stage == "report":
             folder = root / "report"

@@ -515,6 +515,31 @@ def test_a_recipe_file_that_changed_makes_new_runs_from_its_stage_on(tmp_path):
     assert [a == b for a, b in zip(before, after, strict=True)] == [True, False, False]
 
 
+def test_a_front_end_that_changed_makes_new_runs(tmp_path, capsys):
+    path, mine = tmp_path / "p.toml", tmp_path / "frontend.toml"
+    path.write_text(
+        'stages = ["pretrain", "teach", "distill", "report"]\ndata = "scenes:100"\n'
+        f'frontend = "{mine}"\n[teach]\nteacher = "test_resnet"\n[distill]\nstudent = "dsc50"\n'
+        '[pretrain]\nstudent = "dsc50"\ndata = "scenes:120"\ndata_seed = 1\n'
+    )
+
+    def folders(**changes):
+        options = PipelineConfig(recipe=str(path), runs=tmp_path / "runs", **changes)
+        steps = pipeline_recipe.steps(pipeline_recipe.load(options), options)
+        return [step.folder for step in steps if step.stage != "report"]
+
+    mine.write_text("sample_rate_hz = 24_000\n")
+    before = folders()
+    mine.write_text("sample_rate_hz = 24_000  # as said\n")
+    assert folders() == before
+    mine.write_text("sample_rate_hz = 32_000\n")
+    assert not set(before) & set(folders())
+    mine.unlink()
+    assert len(folders(frontend="default")) == 3
+    assert piped(path) == 2
+    assert "no such" in (said := capsys.readouterr()).err and "1/4" not in said.out
+
+
 def test_teachers_of_one_student_keep_their_seeds(tmp_path):
     path = tmp_path / "p.toml"
     path.write_text(
