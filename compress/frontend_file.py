@@ -35,7 +35,11 @@ _MOST = {
     "mels": 512,
     "frames": 16_384,
 }
-"""So that a slip of the pen does not take all memory."""
+_MOST_SAMPLES = 2**24
+"""So that a slip of the pen does not take all memory: of a setting, and of sound in a window."""
+_LEAST_RATE_HZ = 1_000
+_MOST_DB = 200.0
+"""The least mel power is 1e-20; further away, every window is silence, or levels overflow in C."""
 
 
 def chosen_front_end(options: DataOptions) -> tuple[FrontEnd, bool]:
@@ -54,9 +58,13 @@ def named_front_end(name: str, **changes: Any) -> FrontEnd:
     """``default``, or that of a run folder or a TOML file, with ``changes``; raises InputError."""
     if name == DEFAULT:
         return FrontEnd(**changes)
-    path = Path(name)
+    path = Path(name).expanduser()
     if path.is_dir():
         return replace(_of_run(path), **changes)
+    if not path.exists():
+        raise InputError(
+            f"--frontend {name}: no such TOML file or run folder; give one, or {DEFAULT!r}"
+        )
     return read_front_end(path, **changes)
 
 
@@ -81,6 +89,11 @@ def read_front_end(path: Path, **changes: Any) -> FrontEnd:
         frontend = FrontEnd(**values | changes)
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
+    if frontend.clip_samples > _MOST_SAMPLES:
+        raise InputError(
+            f"{path}: a window of {frontend.frames} frames every {frontend.hop_samples} samples is "
+            f"{frontend.clip_samples:,} samples long; at most {_MOST_SAMPLES:,} are taken"
+        )
     _check_bands(path, frontend)
     return frontend
 
@@ -132,15 +145,20 @@ def _faults(values: Mapping[str, Any]) -> list[str]:
             faults.append(f"{name} is {value!r}; it must be a number")
         elif not math.isfinite(value):
             faults.append(f"{name} is {value!r}; it must be finite")
-        elif isinstance(specs[name], int) and not (
-            isinstance(value, int) and 1 <= value <= _MOST[name]
-        ):
-            faults.append(f"{name} is {value!r}; it must be a whole number of 1 to {_MOST[name]}")
+        elif isinstance(specs[name], int):
+            least = _LEAST_RATE_HZ if name == "sample_rate_hz" else 1
+            if not (isinstance(value, int) and least <= value <= _MOST[name]):
+                faults.append(
+                    f"{name} is {value!r}; it must be a whole number of {least} to {_MOST[name]}"
+                )
+        elif name.endswith("_db") and abs(value) > _MOST_DB:
+            faults.append(f"{name} is {value!r}; it must be {-_MOST_DB:g} to {_MOST_DB:g} dB")
     return faults
 
 
 def _check_bands(path: Path, frontend: FrontEnd) -> None:
-    empty = np.flatnonzero(mel_filters(frontend).sum(axis=1) == 0)
+    with np.errstate(divide="ignore", invalid="ignore"):  # of bands that begin where they end
+        empty = np.flatnonzero(~(mel_filters(frontend).sum(axis=1) > 0))
     if len(empty):
         edges = mel_edges_hz(frontend)[empty[0] :]
         raise InputError(

@@ -14,7 +14,7 @@ from conftest import write_npy_pair
 from compress import frontend_file, parents, runs
 from compress.chip import frontend_c, frontend_host
 from compress.config import DataOptions
-from compress.data.audio import window_starts
+from compress.data.audio import stream_mel_power, window_starts
 from compress.data.open import open_chosen
 from compress.data.sets import SpectrogramSet
 from compress.data.splits import make_split
@@ -82,6 +82,11 @@ def test_what_is_left_out_fits_what_is_said(tmp_path: Path) -> None:
         ("highest_hz = 9000", r"do not fit a sample rate of 16000 Hz"),
         ("fft_size = 512", r"a window of 640 samples does not fit an FFT of 512"),
         ("mels = 400", r"of 400 bands hold no bin of an FFT of 1024"),
+        ("lowest_hz = 7999.9999999999", r"32 of 32 bands hold no bin"),
+        ("sample_rate_hz = 16", r"sample_rate_hz is 16; it must be a whole number of 1000 to"),
+        ("quietest_reference_db = -600", r"quietest_reference_db is -600; it must be -200 to 200"),
+        ("fixed_reference_db = 1e308", r"fixed_reference_db is 1e\+308; it must be -200 to 200"),
+        ("hop_samples = 65536\nframes = 16384", r"is 1,073,676,928 samples long"),
         ("mels = [", r"not valid TOML"),
     ],
 )
@@ -91,6 +96,16 @@ def test_every_fault_is_said_in_one_line(tmp_path: Path, text: str, expected: st
         frontend_file.read_front_end(path)
     assert "\n" not in str(refusal.value)
     assert str(refusal.value).startswith(str(path))
+
+
+def test_its_name_is_a_file_a_run_or_the_default(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    write(tmp_path / "frontend.toml", OF_A_DEVICE)
+    assert frontend_file.named_front_end("~/frontend.toml").sample_rate_hz == 24_000
+    with pytest.raises(InputError, match=r"--frontend frontend\.tml: no such TOML file or run"):
+        frontend_file.named_front_end("frontend.tml")
 
 
 def test_sound_is_heard_through_it(tmp_path: Path) -> None:
@@ -111,6 +126,15 @@ def test_short_windows_leave_no_sound_out() -> None:
     starts = window_starts(1000, short)
     assert max(np.diff(starts)) == 64  # two thirds of a window, not the 124 frames of 0.62 s
     assert max(np.diff(window_starts(1000, FrontEnd()))) == 31
+
+
+def test_frames_further_apart_than_a_window_keep_their_places() -> None:
+    sparse = FrontEnd(window_samples=400, hop_samples=800)
+    sound = np.random.default_rng(0).normal(0, 0.1, 40_000).astype(np.float32)
+    whole = np.concatenate(list(stream_mel_power(iter([sound]), sparse)), axis=1)
+    blocks = iter(np.split(sound, [7_000, 7_100, 7_500, 20_650]))
+    parts = np.concatenate(list(stream_mel_power(blocks, sparse)), axis=1)
+    np.testing.assert_allclose(parts, whole, rtol=1e-9)
 
 
 def test_it_tells_how_spectrograms_were_made(tmp_path: Path) -> None:

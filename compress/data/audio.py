@@ -195,16 +195,16 @@ def stream_mel_power(blocks: Iterator[np.ndarray], frontend: FrontEnd) -> Iterat
     """Mel power of a stream of mono blocks, as pieces (mels, frames') float64 without gaps."""
     samples = (_FRAMES_AT_ONCE - 1) * frontend.hop_samples + frontend.window_samples
     kept = np.zeros(0, dtype=np.float32)
+    at = 0  # start of the next frame, past the end of a block where the hop is the longer
     for block in blocks:
         kept = np.concatenate([kept, block]) if len(kept) else block
-        at = 0
         while len(kept) - at >= frontend.window_samples:
             power = mel_power(kept[None, at : at + samples], frontend)[0]  # (mels, frames')
             if not (power < _LARGEST_POWER).all():  # or not a number
                 raise AudioError("holds samples too large for a 32-bit power")
             yield power
             at += power.shape[1] * frontend.hop_samples
-        kept = kept[at:]
+        kept, at = kept[at:], max(0, at - len(kept))
 
 
 def stream_windows(
