@@ -761,7 +761,14 @@ class PredictConfig:
         (), "sound file (wav, flac, ogg, mp3; any sample rate, mono or stereo)", positional=True
     )
     model: Path | None = option(None, "run folder with model.onnx, or an .onnx file in one")
-    hop: float = option(0.62, "time from one decision to the next", unit="s", least=0.01, most=60.0)
+    hop: float | None = option(
+        None,
+        "time from one decision to the next (default: 0.62, at most half a window, as windows are "
+        "cut for training)",
+        unit="s",
+        least=0.01,
+        most=60.0,
+    )
     smoothing: float = option(
         2.0, "time constant of the mean, or length of the vote; 0: none", unit="s", least=0.0,
         most=600.0,

@@ -28,6 +28,7 @@ from compress.data.audio import (
     pad_to_window,
     read_blocks,
     read_info,
+    step_frames,
     stream_mel_power,
     stream_windows,
 )
@@ -123,7 +124,8 @@ def run(config: PredictConfig) -> int:
             "model": str(model.path),
             "sha256": model.sha256,
             "classes": list(model.class_names),
-            "hop_seconds": config.hop,
+            "hop_seconds": config.hop
+            or step_frames(model.frontend) * model.frontend.hop_seconds,
             "decision": rule.name,
             "smoothing_seconds" if rule.name != HMM else "dwell_seconds": rule.seconds,
             "frontend": model.frontend.to_dict(),
@@ -179,6 +181,8 @@ def _prior(record: Run) -> np.ndarray | None:
 def _frontend(record: Run, shape: list[Any], choice: str) -> FrontEnd:
     folder, frontend = record.folder, record.frontend
     named = None if choice in ("run", DEFAULT) else named_front_end(choice)
+    if choice == DEFAULT:
+        named = FrontEnd(mels=shape[2], frames=shape[3])
     if frontend is not None and named not in (None, frontend):
         raise InputError(
             f"{folder}: records its own front end, which --frontend {choice} is not; leave it out"
@@ -197,8 +201,6 @@ def _frontend(record: Run, shape: list[Any], choice: str) -> FrontEnd:
                 f"model takes {shape[2]} x {shape[3]}; the two do not belong together"
             )
         return frontend
-    if choice == DEFAULT:
-        return FrontEnd(mels=shape[2], frames=shape[3])
     raise InputError(
         f"{folder}: its training data came as spectrograms, so how they were made from sound is "
         "unknown; if it was with this project's defaults (16 kHz, 40 ms windows, 20 ms hop, 0 dB = "
@@ -206,10 +208,10 @@ def _frontend(record: Run, shape: list[Any], choice: str) -> FrontEnd:
     )
 
 
-def classify(file: Path, model: Model, hop_seconds: float, rule: Rule) -> Timeline:
+def classify(file: Path, model: Model, hop_seconds: float | None, rule: Rule) -> Timeline:
     """Classes over time of one file; raises InputError where it is no usable sound."""
     frontend = model.frontend
-    step = max(1, round(hop_seconds / frontend.hop_seconds))
+    step = step_frames(frontend, hop_seconds)
     samples = 0
 
     def counted(blocks: Iterator[np.ndarray]) -> Iterator[np.ndarray]:

@@ -398,6 +398,15 @@ def test_the_readme_promises_of_onnxruntime_what_was_measured() -> None:
     assert "logits at most 0.25 apart (one step of an output code is 0.125)" in text
 
 
+def test_windows_that_are_short_are_decided_as_often_as_they_are_cut() -> None:
+    short = FrontEnd(hop_samples=80, window_samples=160, fft_size=512)  # 96 frames of 5 ms
+    for frontend, step in ((FrontEnd(), 31), (short, 48)):
+        texts = frontend_c.scene_texts(frontend, SCALE)
+        assert f"#define SCENE_STEP_FRAMES {step}" in " ".join(texts["scene_settings.h"].split())
+    measured = {"windows": 600, "top1": 0.995, "largest_logit_difference": 0.25}
+    assert "A decision comes every 0.24 s" in frontend_c.readme(short, measured, SCALE)
+
+
 @needs_compiler
 @pytest.mark.parametrize(
     ("frontend", "hop", "smoothing", "step"),

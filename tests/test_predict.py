@@ -210,11 +210,29 @@ def test_another_front_end_is_named_where_none_is_recorded(
     assert code == 0 and json.loads(text)["frontend"] == FrontEnd().to_dict()
     err = refused(capsys, file, "--model", model_run, "--frontend", device)
     assert "records its own front end" in err
+    unusual = write_run(tmp_path / "unusual", FrontEnd(reference="fixed"))
+    err = refused(capsys, file, "--model", unusual, "--frontend", "default")
+    assert "records its own front end, which --frontend default is not" in err
     device.write_text("mels = 24\n")
     err = refused(capsys, file, "--model", unknown, "--frontend", device)
     assert "makes 24 bands x 96 frames" in err
     err = refused(capsys, file, "--model", unknown, "--frontend", unknown)
     assert "its front end is unknown" in err
+
+
+def test_windows_that_are_short_leave_no_sound_out(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = sounds.write(tmp_path / "a.wav", sounds.tone(440, 5.0))
+    short = FrontEnd(hop_samples=80, window_samples=160, fft_size=512)  # 96 frames of 5 ms
+    run = write_run(tmp_path / "short", short)
+    code, text, _ = predict(capsys, file, "--model", run, "--json")
+    found = json.loads(text)
+    assert code == 0 and found["hop_seconds"] == pytest.approx(0.24)  # as they are cut to train
+    (heard,) = found["files"]
+    assert len(heard["windows"]) == 1 + -(-(999 - 96) // 48)
+    code, text, _ = predict(capsys, file, "--model", run, "--json", "--hop", "1")
+    assert code == 0 and json.loads(text)["hop_seconds"] == 1.0
 
 
 def refused(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:

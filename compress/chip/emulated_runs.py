@@ -22,7 +22,7 @@ from compress.chip.frontend_host import HostFrontEnd
 from compress.chip.layers import Weighted, read_network
 from compress.chip.targets import TARGETS, Target, estimates
 from compress.config import DataOptions, ExportConfig
-from compress.data.audio import WINDOW_STEP_SECONDS
+from compress.data.audio import window_step
 from compress.data.sets import decode_db
 from compress.data.splits import Split
 from compress.errors import InputError
@@ -164,7 +164,7 @@ def _sound(
             "spectrograms"
         )
     frontend = FrontEnd.from_dict(described)
-    step = frontend_c.step_frames(frontend, WINDOW_STEP_SECONDS)
+    step = window_step(frontend)
     hop = step * frontend.hop_samples
     length = -(-(frontend.clip_samples + _HOPS * hop) // _SOUND_BLOCK) * _SOUND_BLOCK
     samples = np.resize(frontend_c.golden_samples(frontend), length)

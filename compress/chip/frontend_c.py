@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 
-from compress.data.audio import WINDOW_STEP_SECONDS
+from compress.data.audio import step_frames
 from compress.data.sets import CODES_PER_DB
 from compress.errors import InputError
 from compress.frontend import (
@@ -84,14 +84,15 @@ def scene_texts(
     frontend: FrontEnd,
     output_scale: float,
     *,
-    hop_seconds: float = WINDOW_STEP_SECONDS,
+    hop_seconds: float | None = None,
     smoothing_seconds: float = SMOOTHING_SECONDS,
 ) -> dict[str, str]:
     """The stream around front end and ``model.h``: names of files and what is in them.
 
     output_scale: what one step of the network's int8 output is worth, as a logit. A window is
-    decided every ``hop_seconds``, rounded to whole frames; ``smoothing_seconds`` is the time
-    constant of the mean (0: none). Both default to what ``compress.predict`` does.
+    decided every ``hop_seconds``, rounded to whole frames (None: as often as windows are cut for
+    training); ``smoothing_seconds`` is the time constant of the mean (0: none). Both default to
+    what ``compress.predict`` does.
     """
     return {
         **_copied("scene.h", "scene.c"),
@@ -130,7 +131,7 @@ def readme(frontend: FrontEnd, agreement: Mapping[str, Any], output_scale: float
     agreement: of the compiled network with onnxruntime, from metrics.json. output_scale: the
     logit that one step of an output code is.
     """
-    step = step_frames(frontend, WINDOW_STEP_SECONDS) * frontend.hop_seconds
+    step = step_frames(frontend) * frontend.hop_seconds
     if frontend.reference == "fixed":
         reference = (
             f"0 dB is a mel power of {frontend.fixed_reference_db:g} dB, full scale being "
@@ -256,11 +257,6 @@ def exp_table(output_scale: float) -> np.ndarray:
     return np.rint(_PROBABILITY_ONE * np.exp(-np.arange(256) * output_scale)).astype(np.int64)
 
 
-def step_frames(frontend: FrontEnd, hop_seconds: float) -> int:
-    """Frames from one window to the next, as ``compress.predict`` rounds them."""
-    return max(1, round(hop_seconds / frontend.hop_seconds))
-
-
 def golden_samples(frontend: FrontEnd) -> np.ndarray:
     """A stretch of sound with all that is hard: a loud chirp, a click, faint noise, silence."""
     samples = frontend.window_samples + (_GOLDEN_FRAMES - 1) * frontend.hop_samples
@@ -379,7 +375,7 @@ def golden_header(frontend: FrontEnd) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def scene_settings_header(frontend: FrontEnd, hop_seconds: float) -> str:
+def scene_settings_header(frontend: FrontEnd, hop_seconds: float | None) -> str:
     """scene_settings.h: when a window is decided."""
     step = step_frames(frontend, hop_seconds)
     lines = [
@@ -397,7 +393,7 @@ def scene_settings_header(frontend: FrontEnd, hop_seconds: float) -> str:
 
 
 def scene_tables_header(
-    frontend: FrontEnd, output_scale: float, hop_seconds: float, smoothing_seconds: float
+    frontend: FrontEnd, output_scale: float, hop_seconds: float | None, smoothing_seconds: float
 ) -> str:
     """scene_tables.h: softmax of the network's codes, and the mean over time."""
     apart = step_frames(frontend, hop_seconds) * frontend.hop_seconds

@@ -63,6 +63,13 @@ def window_step(frontend: FrontEnd) -> int:
     return max(1, min(step, 2 * frontend.frames // 3))
 
 
+def step_frames(frontend: FrontEnd, hop_seconds: float | None = None) -> int:
+    """Frames from one decision on a stream to the next; None: as windows are cut for training."""
+    if hop_seconds is None:
+        return window_step(frontend)
+    return max(1, round(hop_seconds / frontend.hop_seconds))
+
+
 def window_starts(frames: int, frontend: FrontEnd) -> list[int]:
     """First frames of the windows of a clip; the last window ends with the clip."""
     last = frames - frontend.frames
