@@ -28,6 +28,7 @@ def run(config: EnsembleConfig) -> int:
     from compress import budgets, evaluate, runs
     from compress.data.sets import is_synthetic
     from compress.ensembles import check_members, ensemble_run
+    from compress.frontend_file import options_to_hear_as
     from compress.metrics import paired_difference
     from compress.parents import recorded_data
     from compress.session import DECISIONS
@@ -57,6 +58,9 @@ def run(config: EnsembleConfig) -> int:
     if config.member and config.data is None:  # a folder's path is not recorded
         own["data"] = data.name if is_synthetic(data.name) else "PATH"
         own["data_seed"] = data.scene_seed
+    if config.member:
+        own |= {"drop_quiet": data.drop_quiet_db, "frontend": None, "reference": None}
+        own |= options_to_hear_as(result.folder, data.frontend)
     following = next_command("distill", DistillConfig, config, **own)
     figures = result.metrics()
     limit = budgets.load().limits.get("params")

@@ -98,6 +98,15 @@ def read_front_end(path: Path, **changes: Any) -> FrontEnd:
     return frontend
 
 
+def options_to_hear_as(run_folder: Path, frontend: FrontEnd | None) -> dict[str, str]:
+    """Data options with which a command hears through ``frontend``, which that run records."""
+    if frontend is None or frontend == FrontEnd():
+        return {}
+    if frontend == FrontEnd(reference="fixed"):
+        return {"reference": "fixed"}
+    return {"frontend": str(run_folder)}
+
+
 def words(recorded: Mapping[str, Any]) -> str:
     """What of a recorded front end is not as usual, but for what 0 dB is; '' for nothing."""
     try:

@@ -65,19 +65,17 @@ def run(config: ScoreConfig) -> int:
 
 def _following(config: ScoreConfig, data: SpectrogramSet, run: Run) -> str:
     """The command that shows the data as the runs heard it."""
-    from compress.frontend import FrontEnd
+    from compress.frontend_file import options_to_hear_as
 
-    frontend = data.frontend
-    special = frontend is not None and frontend != FrontEnd(reference=frontend.reference)
-    fixed = frontend is not None and frontend.reference == "fixed" and not special
+    heard_through = options_to_hear_as(run.folder, data.frontend)
     heard = ExploreConfig(
         data_seed=config.data_seed,
         classes=config.classes,
-        frontend=str(run.folder) if special else None,
-        reference="fixed" if fixed else None,
         drop_quiet=data.drop_quiet_db,
         strict=config.strict,
         cache=config.cache,
+        frontend=heard_through.get("frontend"),
+        reference=heard_through.get("reference"),
     )
     return next_command("explore", ExploreConfig, heard, data=config.data)
 
@@ -110,6 +108,7 @@ def _open(records: Sequence[Run], config: ScoreConfig) -> SpectrogramSet:
     data = open_data(
         config.data or "",
         frontend=frontend or FrontEnd(),
+        stated=frontend is not None,
         seed=config.data_seed,
         classes=config.classes,
         strict=config.strict,

@@ -127,7 +127,8 @@ def transfer_sets(session: Session, options: Any) -> list[SpectrogramSet]:
         if session.data.frontend is None:
             raise InputError(
                 f"--transfer {spec}: the labelled set came as spectrograms, so the front end that "
-                "sound would need is unknown; give a .npy array made the same way"
+                "sound would need is unknown; say with --frontend how it was made, "
+                "or give a .npy array made the same way"
             )
         found.append(
             open_data(

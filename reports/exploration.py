@@ -164,7 +164,7 @@ def _axis_words(axes: Axes) -> str:
         return "Vertical: centre of the mel band in Hz. Horizontal: seconds."
     return (
         "The set came as spectrograms, so Hz and seconds are not known: bands and frames are "
-        "numbered (--frontend default takes this project's)."
+        "numbered (--frontend FILE says how they were made)."
     )
 
 

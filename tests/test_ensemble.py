@@ -159,6 +159,20 @@ def test_the_same_ensemble_is_made_once(combined, members, capsys):
     assert following.teacher == (str(run.folder),) and following.data == "PATH", "not the default"
 
 
+def test_the_command_that_follows_hears_as_the_members_did(tmp_path, capsys):
+    frontend = tmp_path / "frontend.toml"
+    frontend.write_text('sample_rate_hz = 8000\nreference = "fixed"\n')
+    given = []
+    for seed in (0, 1):
+        out = tmp_path / str(seed)
+        assert call(TrainConfig, train, "--student", "audiobot50", "--data", "scenes:200",
+                    "--frontend", frontend, "--seed", seed, "--out", out, *SMALL) == 0  # fmt: skip
+        given += ["--member", out]
+    assert call(EnsembleConfig, ensemble, *given, "--out", tmp_path / "both") == 0
+    following = command_that_comes_next(capsys.readouterr().out, "distill", DistillConfig)
+    assert (following.data, following.frontend) == ("scenes:200", str(tmp_path / "both"))
+
+
 def test_an_ensemble_is_quantised_as_one_file_but_not_pruned(combined, tmp_path, capsys):
     how, run = combined
     assert call(PruneConfig, prune, "--run", run.folder, "--params", 50_000, "--out",

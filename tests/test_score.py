@@ -56,6 +56,21 @@ def test_of_its_own_data_only_the_test_split_counts(
     assert "its test split counts" in capsys.readouterr().out
 
 
+def test_spectrograms_of_a_stated_front_end_are_its_own_data_again(
+    npy_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    device = tmp_path / "device.toml"
+    device.write_text("sample_rate_hz = 24_000\n")
+    run = tmp_path / "run"
+    given = ["--student", "audiobot50", "--data", npy_data, "--frontend", device, "--out", run]
+    given += ["--epochs", "1", "--workers", "1"]
+    assert cli.main(TrainConfig, train.run, "", list(map(str, given))) == 0
+    assert scored(run, "--data", npy_data, "--out", tmp_path / "out") == 0
+    said = capsys.readouterr().out
+    assert "made of this data; its test split counts" in said
+    assert command_that_comes_next(said, "explore", ExploreConfig).frontend == str(run)
+
+
 def test_clips_that_it_was_trained_on_are_left_out_of_a_grown_folder(
     finished_run: Path, npy_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

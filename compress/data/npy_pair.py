@@ -187,8 +187,8 @@ def _check_size(path: Path, spectrograms: np.ndarray, frontend: FrontEnd) -> Non
     size = (frontend.mels, frontend.frames)
     if spectrograms.shape[1:] != size:
         raise InputError(
-            f"{path}: has shape {spectrograms.shape}; the front end that --frontend states makes "
-            f"{size[0]} bands x {size[1]} frames; say in a TOML file what made them"
+            f"{path}: has shape {spectrograms.shape}; the front end that is said to have made "
+            f"them makes {size[0]} bands x {size[1]} frames; say with --frontend FILE what did"
         )
 
 
@@ -214,8 +214,8 @@ def stated_notes(path: Path, spectrograms: np.ndarray, frontend: FrontEnd) -> li
     if not faults:
         return []
     return [
-        f"{path.name} has {' and '.join(faults)}: sound put through the stated front end will not "
-        "look like the windows that were learnt"
+        f"{path.name} has {' and '.join(faults)}: the stated front end did not make these windows, "
+        "and sound put through it will not look like them"
     ]
 
 
