@@ -763,8 +763,8 @@ class PredictConfig:
     model: Path | None = option(None, "run folder with model.onnx, or an .onnx file in one")
     hop: float | None = option(
         None,
-        "time from one decision to the next (default: 0.62, at most half a window, as windows are "
-        "cut for training)",
+        "time from one decision to the next (default: 0.62, at most two thirds of a window, as "
+        "windows are cut for training)",
         unit="s",
         least=0.01,
         most=60.0,
