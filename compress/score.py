@@ -205,8 +205,7 @@ def _unheard(
     if (own.mels, own.frames) != (data.mels, data.frames):
         return every, []
     trained = sounding_digests(own, np.concatenate([split.train, split.validation]))
-    known = {digest for digest in trained if digest is not None}
-    heard = [digest in known for digest in sounding_digests(data, every)]
+    heard = np.isin(sounding_digests(data, every), trained[trained != 0])
     clips = np.unique(data.clip_ids[heard])
     if not len(clips):
         return every, []

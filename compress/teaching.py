@@ -163,8 +163,9 @@ def _check_no_test_among(transfer: SpectrogramSet, session: Session) -> None:
     """Refuse unlabelled sound that holds windows of the session's test, to the bit."""
     from compress.duplicates import sounding_digests
 
-    tested = {d for d in sounding_digests(session.data, session.split.test) if d is not None}
-    heard = sum(d in tested for d in sounding_digests(transfer, np.arange(len(transfer))))
+    tested = sounding_digests(session.data, session.split.test)
+    given = sounding_digests(transfer, np.arange(len(transfer)))
+    heard = int(np.isin(given, tested[tested != 0]).sum())
     if heard:
         raise InputError(
             f"--transfer {transfer.name}: {heard:,} of its windows are the test of "

@@ -5,16 +5,18 @@ from __future__ import annotations
 import itertools
 import json
 import xml.dom.minidom
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from conftest import band_spectrograms, command_that_comes_next, write_npy_pair
 
-from compress import cli, exploration, explore
-from compress.config import DistillConfig, ExploreConfig
+from compress import cli, duplicates, exploration, explore
+from compress.config import DataOptions, DistillConfig, ExploreConfig
+from compress.data.open import open_chosen
 from compress.data.sets import SpectrogramSet, encode_db
 from compress.data.splits import Split
-from compress.duplicates import distance_db, find_duplicates
+from compress.duplicates import distance_db, find_duplicates, sounding_digests
 from compress.frontend import FrontEnd, log_mel
 from reports import exploration as pages
 
@@ -190,3 +192,27 @@ def test_a_file_in_the_place_of_the_folder_is_refused(npy_data, tmp_path, capsys
     (tmp_path / "taken").write_text("")
     assert explored("--data", str(npy_data), "--out", str(tmp_path / "taken")) == 2
     assert "is a file" in capsys.readouterr().err
+
+
+def test_hashes_of_a_prepared_set_are_kept_beside_it(tmp_path, monkeypatch):
+    root = write_npy_pair(tmp_path / "bands", count=60)
+    levels = with_copies()
+    np.save(root / "training.npy", levels)
+    data = open_chosen(DataOptions(data=str(root), cache=tmp_path / "cache", workers=1))
+    every = np.arange(60)
+    in_memory = sounding_digests(replace(data, codes=np.array(data.codes)), every)
+    assert in_memory[10] == in_memory[50] != in_memory[11]
+    assert np.flatnonzero(in_memory == 0).tolist() == [52, 53]
+    assert np.array_equal(sounding_digests(data, every[5:]), in_memory[5:])
+    kept = data.folder / duplicates.DIGESTS
+    assert np.array_equal(np.load(kept), in_memory)
+
+    with monkeypatch.context() as nothing_is_hashed:
+        nothing_is_hashed.setattr(duplicates, "_sounding_digests", None)
+        assert np.array_equal(sounding_digests(data, every[::-1]), in_memory[::-1])
+    for damage in (b"", kept.read_bytes()[:-8]):
+        kept.write_bytes(damage)
+        assert np.array_equal(sounding_digests(data, every), in_memory)
+        assert np.array_equal(np.load(kept), in_memory)
+    part = replace(data, codes=data.codes[:7], labels=data.labels[:7])
+    assert part.folder is None and np.array_equal(sounding_digests(part, every[:7]), in_memory[:7])

@@ -9,7 +9,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from compress.data import Split, make_split
+from compress.data import Split, make_split, splits
 from compress.data.sets import SpectrogramSet
 from compress.errors import InputError
 
@@ -216,6 +216,23 @@ def test_the_same_sound_lies_on_one_side(seed: int, folds: int | None) -> None:
         assert np.array_equal(held[:, 0], held[:, 1])
     assert "; 101 recordings counted with another" in split.description
     assert split.digest() != make_split(plain, seed, folds and 2, folds).digest()
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_chains_of_copies_are_counted_as_by_going_through_them(seed: int) -> None:
+    random = np.random.default_rng(seed)
+    recordings = random.permutation(np.repeat(np.arange(60), 4))
+    pairs = [tuple(pair) for pair in random.integers(0, 238, (40, 2)).tolist()]
+    data = with_copies(set_of(np.zeros(240, dtype=int), recordings), *pairs)
+    numbers, holder = np.arange(60), {}
+    for window, recording in enumerate(recordings):
+        if data.codes[window].min() < data.codes[window].max():
+            other = holder.setdefault(data.codes[window].tobytes(), recording)
+            numbers[numbers == numbers[recording]] = numbers[other]
+    expected = np.unique(numbers[recordings], return_inverse=True)[1]
+    found = splits._with_copies(data, recordings, np.arange(240))
+    assert np.array_equal(found, expected)
+    assert len(np.unique(found)) < 60
 
 
 def test_folds_that_do_not_exist_are_refused() -> None:

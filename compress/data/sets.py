@@ -84,14 +84,30 @@ class SpectrogramSet:
     def frames(self) -> int:
         return int(self.codes.shape[2])
 
-    def read(self, windows: np.ndarray | slice) -> np.ndarray:
-        """Codes of some windows, copied, (n, mels, frames) int16; the others take no memory."""
+    @property
+    def mapped(self) -> np.memmap | None:
+        """The spectrograms where they are mapped, all of one file."""
         codes = self.codes
-        if isinstance(codes, np.memmap) and codes.nbytes > _MOST_MAPPED_BYTES:
+        if isinstance(codes, np.memmap):
             whole = isinstance(codes.base, mmap.mmap)
             if whole and codes.filename:
-                return _read_file(codes, Path(codes.filename), np.arange(len(self))[windows])
-        return np.array(codes[windows])
+                return codes
+        return None
+
+    @property
+    def folder(self) -> Path | None:
+        """Where a prepared set lies; None for one in memory, or a part of another."""
+        if self.mapped is None:
+            return None
+        folder = Path(str(self.mapped.filename)).parent
+        return folder if (folder / "set.json").is_file() else None
+
+    def read(self, windows: np.ndarray | slice) -> np.ndarray:
+        """Codes of some windows, copied, (n, mels, frames) int16; the others take no memory."""
+        if self.mapped is not None and self.mapped.nbytes > _MOST_MAPPED_BYTES:
+            path = Path(str(self.mapped.filename))
+            return _read_file(self.mapped, path, np.arange(len(self))[windows])
+        return np.array(self.codes[windows])
 
     def decibels(self, indices: np.ndarray) -> np.ndarray:
         """Spectrograms of some windows, (n, mels, frames) float32 dB."""

@@ -290,15 +290,23 @@ def _with_copies(
     """The recording of each clip, with one number for recordings that hold the same window."""
     from compress.duplicates import sounding_digests
 
-    numbers = np.arange(recordings.max() + 1)
-    holder: dict[bytes, int] = {}
     digests = sounding_digests(data, np.arange(len(data)))
-    for digest, recording in zip(digests, recordings[of_window].tolist(), strict=True):
-        if digest is not None:
-            other = holder.setdefault(digest, recording)
-            if numbers[other] != numbers[recording]:
-                numbers[numbers == numbers[recording]] = numbers[other]
-    return np.unique(numbers[recordings], return_inverse=True)[1]
+    own = recordings[of_window]
+    _, first, which = np.unique(digests, return_index=True, return_inverse=True)
+    holders = own[first][which]
+    copied = (digests != 0) & (holders != own)
+    numbers = np.arange(recordings.max() + 1)
+
+    def number_of(recording: int) -> int:
+        while numbers[recording] != recording:
+            numbers[recording] = numbers[numbers[recording]]
+            recording = int(numbers[recording])
+        return recording
+
+    for holder, recording in zip(holders[copied].tolist(), own[copied].tolist(), strict=True):
+        numbers[number_of(recording)] = number_of(holder)
+    merged = np.array([number_of(one) for one in range(len(numbers))]) if copied.any() else numbers
+    return np.unique(merged[recordings], return_inverse=True)[1]
 
 
 def _assign(clips: _Clips, data: SpectrogramSet, seed: int, sides: tuple[int, ...]) -> np.ndarray:
