@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from compress import cli
 from compress.config import DistillConfig, map_size
-from compress.errors import InputError
+from compress.errors import Faults
 
 if TYPE_CHECKING:
     from compress.data.sets import SpectrogramSet
@@ -108,20 +108,26 @@ def check_options(config: DistillConfig) -> tuple[Recipe, dict[str, Recipe]]:
     from compress import registry
     from compress.runs import is_folder
 
-    if config.without_teacher and config.compare:
-        raise InputError("--without-teacher and --compare exclude each other; give one")
-    registry.lookup(registry.DISTILL_LOSSES, "distillation loss", config.method)
-    recipe = recipes.chosen(config.recipe, config.student, config)
-    map_size(config.teacher_map)
-    teacher_recipes = recipes.of_teachers(
-        config.teacher_recipe, config.teacher, config.teacher_epochs
+    faults = Faults()
+    faults.add(
+        config.without_teacher and config.compare,
+        "--without-teacher and --compare exclude each other; give one",
     )
-    registry.lookup(registry.LABEL_LOSSES, "loss", recipe.label_loss)
-    registry.check_student(config.student)
+    faults.of(registry.lookup, registry.DISTILL_LOSSES, "distillation loss", config.method)
+    faults.of(registry.check_student, config.student)
+    recipe = faults.of(recipes.chosen, config.recipe, config.student, config)
+    if recipe is not None:
+        faults.of(registry.lookup, registry.LABEL_LOSSES, "loss", recipe.label_loss)
+    faults.of(map_size, config.teacher_map)
     if not config.without_teacher:
         for name in config.teacher:
             if not is_folder(name):
-                registry.check_teacher(name)
+                faults.of(registry.check_teacher, name)
+    teacher_recipes = faults.of(
+        recipes.of_teachers, config.teacher_recipe, config.teacher, config.teacher_epochs
+    )
+    faults.check()
+    assert recipe is not None and teacher_recipes is not None  # else there was a fault
     return recipe, teacher_recipes
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from compress import cli
 from compress.config import PruneConfig, QuantizeConfig
-from compress.errors import InputError
+from compress.errors import Faults, InputError
 from compress.next_command import next_command
 
 if TYPE_CHECKING:
@@ -89,15 +89,17 @@ def check_options(config: PruneConfig) -> str:
     """The one target that is given; raises InputError before any run is read."""
     from compress import recipe as recipes
 
-    if config.run is None:
-        raise InputError("--run must be given: the run folder of the student to prune")
+    faults = Faults()
+    faults.add(config.run is None, "--run must be given: the run folder of the student to prune")
     given = [name for name in _TARGETS if getattr(config, name) is not None]
-    if len(given) != 1:
-        flags = ", ".join("--" + name.replace("_", "-") for name in _TARGETS)
-        raise InputError(f"give one target of {flags}; given were {len(given)}")
-    if config.teacher and config.without_teacher:
-        raise InputError("--teacher and --without-teacher exclude each other; give one")
-    recipes.chosen(config.recipe, "", config)
+    flags = ", ".join("--" + name.replace("_", "-") for name in _TARGETS)
+    faults.add(len(given) != 1, f"give one target of {flags}; given were {len(given)}")
+    faults.add(
+        config.teacher and config.without_teacher,
+        "--teacher and --without-teacher exclude each other; give one",
+    )
+    faults.of(recipes.chosen, config.recipe, "", config)
+    faults.check()
     return given[0]
 
 

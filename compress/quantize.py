@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from compress import cli
 from compress.config import QuantizeConfig
-from compress.errors import InputError
+from compress.errors import Faults, InputError
 
 if TYPE_CHECKING:
     from compress.parents import Parent
@@ -61,18 +61,31 @@ def run(config: QuantizeConfig) -> int:
 
 def check_options(config: QuantizeConfig) -> Path:
     """What to quantise; raises InputError for contradictions before anything is read."""
-    if config.run is None:
-        raise InputError("--run must be given: a run folder, or a float .onnx file with --data")
-    if config.qat and config.auto:
-        raise InputError("--qat and --auto exclude each other; --auto turns to --qat where needed")
-    if config.teacher and not (config.qat or config.auto):
-        raise InputError("--teacher: is used by --qat and --auto only")
-    if config.teacher and config.without_teacher:
-        raise InputError("--teacher and --without-teacher exclude each other; give one")
-    if config.clusters is not None and config.weight_bits != "8":
-        raise InputError("--clusters and --weight-bits 4 exclude each other; give one")
-    if config.devices * config.nodes > 1:
-        raise InputError("--devices, --nodes: quantising runs in one process")
+    faults = Faults()
+    faults.add(
+        config.run is None, "--run must be given: a run folder, or a float .onnx file with --data"
+    )
+    faults.add(
+        config.qat and config.auto,
+        "--qat and --auto exclude each other; --auto turns to --qat where needed",
+    )
+    faults.add(
+        config.teacher and not (config.qat or config.auto),
+        "--teacher: is used by --qat and --auto only",
+    )
+    faults.add(
+        config.teacher and config.without_teacher,
+        "--teacher and --without-teacher exclude each other; give one",
+    )
+    faults.add(
+        config.clusters is not None and config.weight_bits != "8",
+        "--clusters and --weight-bits 4 exclude each other; give one",
+    )
+    faults.add(
+        config.devices * config.nodes > 1, "--devices, --nodes: quantising runs in one process"
+    )
+    faults.check()
+    assert config.run is not None  # else there was a fault
     return config.run
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from compress import cli, registry
 from compress.config import DistillConfig, TeachConfig, map_size
-from compress.errors import InputError
+from compress.errors import Faults
 from compress.next_command import next_command
 
 if TYPE_CHECKING:
@@ -46,11 +46,17 @@ def check_options(config: TeachConfig) -> Recipe:
     """Names and recipe, before any data is read."""
     from compress import recipe as recipes
 
-    recipe = recipes.chosen(config.recipe, registry.teacher_and_seed(config.teacher)[0], config)
-    registry.check_teacher(config.teacher)
-    if config.pretrained and config.weights:
-        raise InputError("--pretrained and --weights exclude each other; give one")
-    map_size(config.teacher_map)
+    faults = Faults()
+    faults.of(registry.check_teacher, config.teacher)
+    name, _ = registry.teacher_and_seed(config.teacher)
+    recipe = faults.of(recipes.chosen, config.recipe, name, config)
+    faults.add(
+        config.pretrained and config.weights,
+        "--pretrained and --weights exclude each other; give one",
+    )
+    faults.of(map_size, config.teacher_map)
+    faults.check()
+    assert recipe is not None  # else there was a fault
     return recipe
 
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from compress import cli
 from compress.config import TrainConfig
+from compress.errors import Faults
 
 if TYPE_CHECKING:
     from compress.recipe import Recipe
@@ -43,9 +44,13 @@ def check_options(config: TrainConfig) -> Recipe:
     from compress import recipe as recipes
     from compress import registry
 
-    recipe = recipes.chosen(config.recipe, config.student, config)
-    registry.check_student(config.student)
-    registry.lookup(registry.LABEL_LOSSES, "loss", recipe.label_loss)
+    faults = Faults()
+    faults.of(registry.check_student, config.student)
+    recipe = faults.of(recipes.chosen, config.recipe, config.student, config)
+    if recipe is not None:
+        faults.of(registry.lookup, registry.LABEL_LOSSES, "loss", recipe.label_loss)
+    faults.check()
+    assert recipe is not None  # else there was a fault
     return recipe
 
 

@@ -20,8 +20,19 @@ from conftest import command_that_comes_next
 from killing import killed_at_first_checkpoint
 from safetensors.torch import save_file
 
-from compress import checkpoint, cli, distill, evaluate, onnx_export, runs, teach, train
-from compress.config import DistillConfig, TeachConfig, TrainConfig
+from compress import (
+    checkpoint,
+    cli,
+    distill,
+    evaluate,
+    onnx_export,
+    prune,
+    quantize,
+    runs,
+    teach,
+    train,
+)
+from compress.config import DistillConfig, PruneConfig, QuantizeConfig, TeachConfig, TrainConfig
 from compress.data.sets import find_set
 from compress.errors import InputError
 from compress.session import DECISIONS
@@ -556,6 +567,50 @@ def test_bad_options_get_one_line_and_exit_2(arguments, words, npy_data, tmp_pat
     for word in words:
         assert word in found.err
     assert not (tmp_path / "runs").exists(), "nothing half-written"
+
+
+@pytest.mark.parametrize(
+    ("check", "options", "faults"),
+    [
+        (
+            distill.check_options,
+            DistillConfig(student="dcs500", method="kdd", teacher=("resnet10x",), recipe="dist",
+                          teacher_map="1y"),
+            ["student 'dcs500'", "loss 'kdd'", "'resnet10x'", "recipe 'dist'", "'1y' is no size"],
+        ),
+        (
+            distill.check_options,
+            DistillConfig(without_teacher=True, compare=True, student="nil"),
+            ["--without-teacher and --compare", "student 'nil'"],
+        ),
+        (
+            train.check_options,
+            TrainConfig(student="nil", recipe="none"),
+            ["student 'nil'", "recipe 'none'"],
+        ),
+        (
+            teach.check_options,
+            TeachConfig(teacher="nil", recipe="none", teacher_map="0"),
+            ["'nil'", "recipe 'none'", "'0' is no size"],
+        ),
+        (
+            prune.check_options,
+            PruneConfig(teacher=("a",), without_teacher=True, recipe="none"),
+            ["--run must be given", "give one target", "--teacher and", "recipe 'none'"],
+        ),
+        (
+            quantize.check_options,
+            QuantizeConfig(qat=True, auto=True, clusters=4, weight_bits="4"),
+            ["--run must be given", "--qat and --auto", "--clusters and"],
+        ),
+    ],
+)  # fmt: skip
+def test_all_faults_of_a_command_are_said_at_once(check, options, faults):
+    with pytest.raises(InputError) as refusal:
+        check(options)
+    told = str(refusal.value)
+    assert "\n" not in told
+    assert [fault for fault in faults if told.count(fault) != 1] == []
 
 
 def test_a_folder_being_written_is_refused(finished_run, npy_data, capsys):
