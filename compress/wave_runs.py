@@ -13,6 +13,7 @@ import numpy as np
 from compress import cli, evaluate, metrics, runs
 from compress.artefacts import onnx_file
 from compress.config import ExportConfig
+from compress.data.open import is_sound
 from compress.data.sets import SpectrogramSet, decode_db, encode_db, find_recorded, is_synthetic
 from compress.data.splits import Split
 from compress.data.waves import scene_seed, window_waveforms
@@ -84,6 +85,11 @@ def _data(parent: Run, config: ExportConfig) -> SpectrogramSet:
 def _sound(parent: Run, data: SpectrogramSet, config: ExportConfig) -> str:
     """Where the sound of the run's data is: what ``--data`` says, or the synthesiser."""
     if config.data is not None:
+        if not is_sound(config.data):
+            raise InputError(
+                f"{config.data}: holds spectrograms; a file that takes sound is measured on sound, "
+                "so --from-wave needs the files that they were made of"
+            )
         return config.data
     if data.synthetic and is_synthetic(data.name):
         return data.name

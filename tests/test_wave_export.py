@@ -249,7 +249,7 @@ def test_the_c_export_hears(sound_run, int8_run, tmp_path: Path) -> None:
         assert "front end: largest difference" in done.stdout
 
 
-def test_refusals_are_one_line(sound_run, finished_run, tmp_path: Path, capsys) -> None:
+def test_refusals_are_one_line(sound_run, finished_run, npy_data, tmp_path: Path, capsys) -> None:
     data, parent = sound_run
     other = sounds.class_folders(tmp_path / "other", per_class=4, seconds=2.6)
     for name in ("low", "high"):  # the same names, other sound
@@ -260,6 +260,7 @@ def test_refusals_are_one_line(sound_run, finished_run, tmp_path: Path, capsys) 
         (["--run", parent], "is that file already"),
         (["--run", parent, "--from-wave"], "say with --data where"),
         (["--run", parent, "--from-wave", "--data", tmp_path], "only one class is there"),
+        (["--run", parent, "--from-wave", "--data", npy_data], "holds spectrograms"),
         (["--run", parent, "--from-wave", "--data", other], "its sound is not that of"),
         (["--run", finished_run, "--from-wave"], "came as spectrograms"),
     ]
