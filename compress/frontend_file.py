@@ -118,7 +118,8 @@ def words(recorded: Mapping[str, Any]) -> str:
     if frontend.sample_rate_hz != usual.sample_rate_hz:
         told.append(f"{frontend.sample_rate_hz / 1000:g} kHz")
     if (frontend.lowest_hz, frontend.highest_hz) != (usual.lowest_hz, usual.highest_hz):
-        told.append(f"{frontend.lowest_hz:g} to {frontend.highest_hz:g} Hz")
+        lowest = f"{frontend.lowest_hz:g} Hz " if frontend.lowest_hz != usual.lowest_hz else ""
+        told.append(f"{lowest}to {frontend.highest_hz / 1000:g} kHz")
     if (frontend.mels, frontend.frames) != (usual.mels, usual.frames):
         told.append(f"{frontend.mels} x {frontend.frames}")
     window, hop = (1000 * n / frontend.sample_rate_hz

@@ -177,7 +177,7 @@ def test_what_differs_from_the_usual_is_told() -> None:
     )
     assert (
         frontend_file.words(other.to_dict())
-        == "24 kHz, 0 to 12000 Hz, 40 x 96, 20 ms every 10 ms"
+        == "24 kHz, to 12 kHz, 40 x 96, 20 ms every 10 ms"
     )
     assert frontend_file.words({"mels": "many", "frames": None}) == ""
     assert frontend_file.words({}) == ""
