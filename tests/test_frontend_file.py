@@ -152,6 +152,18 @@ def test_it_tells_how_spectrograms_were_made(tmp_path: Path) -> None:
         )
 
 
+def test_more_bands_than_frames_are_no_mistake_where_it_says_so(tmp_path: Path) -> None:
+    root = write_npy_pair(tmp_path / "bands", count=40)
+    np.save(root / "training.npy", np.load(root / "training.npy").transpose(0, 2, 1))
+    with pytest.raises(InputError, match=r"save array.transpose\(0, 2, 1\), or where it is"):
+        open_chosen(DataOptions(data=str(root), cache=tmp_path / "cache", workers=1))
+    path = write(tmp_path / "frontend.toml", "mels = 96\nframes = 32\nfft_size = 4096\n")
+    data = open_chosen(
+        DataOptions(data=str(root), frontend=str(path), cache=tmp_path / "cache", workers=1)
+    )
+    assert (data.mels, data.frames, data.frontend.mels) == (96, 32, 96)
+
+
 def test_levels_that_it_cannot_have_made_are_noted(tmp_path: Path) -> None:
     root = tmp_path / "bands"
     write_npy_pair(root, count=40)

@@ -63,7 +63,9 @@ def read_npy_pair(
                 f"{SPECTROGRAMS} and {LABELS} in one folder"
             )
     spectrograms = load_spectrograms(root / SPECTROGRAMS)
-    if frontend is not None:
+    if frontend is None:
+        check_not_transposed(root / SPECTROGRAMS, spectrograms)
+    else:
         _check_size(root / SPECTROGRAMS, spectrograms, frontend)
     class_names = read_class_names(root)
     labels = _column(root / LABELS, len(spectrograms), "labels")
@@ -153,13 +155,18 @@ def load_spectrograms(path: Path) -> np.ndarray:
         )
     if 0 in array.shape:
         raise InputError(f"{path}: has shape {array.shape}; it holds no spectrogram")
-    usual = FrontEnd()
-    if array.shape[1:] == (usual.frames, usual.mels):
-        raise InputError(
-            f"{path}: has shape {array.shape}, which is (N, frames, mels); spectrograms must be "
-            "(N, mels, frames): save array.transpose(0, 2, 1)"
-        )
     return array
+
+
+def check_not_transposed(path: Path, spectrograms: np.ndarray) -> None:
+    """Refuse the size of the usual windows with bands and frames exchanged; InputError."""
+    usual = FrontEnd()
+    if spectrograms.shape[1:] == (usual.frames, usual.mels):
+        raise InputError(
+            f"{path}: has shape {spectrograms.shape}, which is (N, frames, mels); spectrograms "
+            "must be (N, mels, frames): save array.transpose(0, 2, 1), or where it is mels = "
+            f"{usual.frames} and frames = {usual.mels}, say so with --frontend FILE"
+        )
 
 
 def linear_notes(path: Path, spectrograms: np.ndarray) -> list[str]:
