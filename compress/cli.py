@@ -1,6 +1,6 @@
 """What all commands share: parsing, one-line errors, exit codes, progress, the last line.
 
-Exit codes: 0 done, 1 a check did not hold (gate), 2 the input is wrong, 130 interrupted.
+Exit codes: 0 done, 1 a check did not hold (gate, verify), 2 the input is wrong, 130 interrupted.
 """
 
 from __future__ import annotations

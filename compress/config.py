@@ -315,7 +315,9 @@ class DataOptions(RecipeDataOptions):
     )
     data_seed: int = option(0, "seed of the synthetic scenes and of the split", least=0)
     fold: int | None = option(
-        None, "official fold that is the test (ESC-50 layout); with --folds that of validation",
+        None,
+        "official fold that is the test (ESC-50 layout); with --folds, the dealt one that is "
+        "validation",
         least=1,
     )
     validation_fold: int | None = option(
@@ -326,20 +328,21 @@ class DataOptions(RecipeDataOptions):
     )
     classes: str = option(
         "own",
-        "class names of the data set, mapped to the report's five, or of synthetic scenes the "
-        "sources in front, some 150, to pre-train on",
+        "own: those of the data set; five: those mapped to the report's five; sources: of "
+        "synthetic scenes the source in front, some 150 kinds, to pre-train on",
         choices=("own", "five", "sources"),
     )
     frontend: str | None = option(
         None,
-        "front end that makes windows of sound: a TOML file with sample rate, window, hop, bands "
-        "and frames, a run folder, to hear as that run does, or default (16 kHz, 20 ms hop, 32 x "
-        "96); spectrograms in .npy are said to have been made so",
+        "front end that makes windows of sound: a TOML file (README.md has one), a run folder, to "
+        "hear as that run does, or the word default: 16 kHz, frames of 40 ms every 20 ms, 32 bands "
+        "x 96 frames. Not given: default, or as the run heard that the command goes on with. "
+        "Given, it also says how spectrograms in .npy were made",
     )
     reference: str | None = option(
         None,
-        "what 0 dB means: each clip's loudest bin as in the report, or a fixed level as on a chip "
-        "(default: that of --frontend, else clip)",
+        "what 0 dB means: each window's loudest bin (clip), as in the report, or a fixed level, as "
+        "on a chip (default: that of --frontend, else clip)",
         choices=("clip", "fixed"),
     )
     drop_quiet: float | None = option(
@@ -545,6 +548,9 @@ class CrossvalConfig(DataOptions, RunOptions, RecipeOptions, TeachingOptions, In
     )
     collect: bool = option(False, "gather the folds that are there, train nothing")
     fold: None = None
+    validation_fold: int | None = option(
+        None, "refused here, where every official fold is the test once", least=1
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -763,8 +769,8 @@ class PredictConfig:
     model: Path | None = option(None, "run folder with model.onnx, or an .onnx file in one")
     hop: float | None = option(
         None,
-        "time from one decision to the next (default: 0.62, at most two thirds of a window, as "
-        "windows are cut for training)",
+        "time from one decision to the next (default: as windows are cut for training, 0.62 or "
+        "two thirds of a window, the shorter of the two)",
         unit="s",
         least=0.01,
         most=60.0,
@@ -784,8 +790,8 @@ class PredictConfig:
     )
     frontend: str = option(
         "run",
-        "log-mel settings: those that the run recorded, or where it recorded none a TOML file, "
-        "another run folder, or default, as for distill",
+        "front end: the one that the run recorded (run), or where it recorded none, being trained "
+        "on spectrograms in .npy, a TOML file, another run folder or default, as for distill",
     )
     costs: Path | None = option(
         None,
@@ -894,7 +900,7 @@ class ExportConfig:
     """python -m compress.export"""
 
     run: Path | None = option(None, "run folder of the model to export")
-    format: str = option("c", "what to write; each is listed below")
+    format: str = option("c", "what to write, as listed above")
     target: tuple[str, ...] = option(
         (),
         "processor that the C code is cross-compiled for and emulated on",
@@ -945,7 +951,7 @@ class PipelineConfig(RecipeDataOptions):
     """python -m compress.pipeline"""
 
     recipe: str = option(
-        "quick", "pipeline: a name (listed below) or a TOML file", positional=True
+        "quick", "pipeline: a name (listed above) or a TOML file", positional=True
     )
     from_stage: str | None = option(
         None, "first stage to run; those before it must be finished", flag="--from"

@@ -1,7 +1,7 @@
 """Sound files to mel power, in bounded memory.
 
     file -> blocks (soundfile) -> mono (mean of channels) -> resampled (soxr, HQ)
-         -> mel power, frame by frame -> windows of ``frames`` frames every 0.62 s
+         -> mel power, frame by frame -> windows of ``frames`` frames every ``window_step``
 
 A file is read in blocks of at most a minute, whatever its header claims, so memory does not grow
 with its length. Every fault of a file is an :class:`AudioError` that says what is wrong with it.
@@ -219,8 +219,8 @@ def stream_windows(
 ) -> Iterator[tuple[int, np.ndarray]]:
     """Windows of a stream of mel power: (first frame of the first, (n, mels, frames)) in order.
 
-    Windows start every ``step`` frames (default: every 0.62 s); the last one ends with the sound.
-    Memory is bounded by one piece and one window.
+    Windows start every ``step`` frames (default: ``window_step``); the last one ends with the
+    sound. Memory is bounded by one piece and one window.
     """
     step = step or window_step(frontend)
     size = frontend.frames

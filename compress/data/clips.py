@@ -1,10 +1,11 @@
 """Labelled (or unlabelled) sound files to a SpectrogramSet: planning, reading in workers, notes.
 
-One file is one clip. A clip gives windows every 0.62 s, the last one aligned to its end. A clip
-shorter than one window is padded with zeros to one. Windows much quieter than the loudest of their
-clip can be left out: they hold what lies between the sounds, under the clip's label. Files of more
-than an hour are read in pieces of at most an hour, one piece at a time per process; windows do not
-cross the border of two pieces, and each piece has its own loudest window.
+One file is one clip. A clip gives windows every 0.62 s, or every two thirds of a window where that
+is shorter, the last one aligned to its end. A clip shorter than one window is padded with zeros to
+one. Windows much quieter than the loudest of their clip can be left out: they hold what lies
+between the sounds, under the clip's label. Files of more than an hour are read in pieces of at most
+an hour, one piece at a time per process; windows do not cross the border of two pieces, and each
+piece has its own loudest window.
 """
 
 from __future__ import annotations
