@@ -33,6 +33,7 @@ from compress import (
 )
 from compress.config import ContinuingOptions, DataOptions, RunOptions
 from compress.data import open_chosen
+from compress.data.files import counted
 from compress.data.sets import SpectrogramSet
 from compress.data.splits import Split, make_split
 from compress.errors import InputError
@@ -318,7 +319,7 @@ def train_run(session: Session, training: Training) -> Run:
         found = run.metrics()["splits"]["validation"]["accuracy"]
         judged = "validation, trained on," if training.recipe.train_on_validation else "validation"
         session.say(
-            f"{training.kind:<9} {training.name}: {len(progress.history)} epochs in "
+            f"{training.kind:<9} {training.name}: {counted(len(progress.history), 'epoch')} in "
             f"{cli.duration(progress.seconds)}, {judged} {100 * found:.1f} %"
         )
     return run

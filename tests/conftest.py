@@ -38,7 +38,7 @@ def command_that_comes_next(printed: str, module: str, options: type) -> Any:
     """What the last line gives the command ``module``, read as a shell and its parser would."""
     from compress.config import parse
 
-    words = shlex.split(printed.rstrip().rpartition("ext: ")[2])
+    words = shlex.split(printed.rstrip().rpartition("Next: ")[2])
     assert words[:3] == ["python", "-m", f"compress.{module}"]
     return parse(options, words[3:], "", "")
 

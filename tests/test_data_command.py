@@ -39,7 +39,7 @@ def test_class_folders_as_text(tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert "silent        1 clip, 3 windows" in text
     assert "1 file skipped: low/bad.wav: holds no sound" in text
     assert "content hash  " in text
-    assert f"next: python -m compress.distill --student dsc500 --data {root}" in text
+    assert f"Next: python -m compress.distill --student dsc500 --data {root}" in text
 
 
 def test_pauses_in_clips_are_named_with_what_leaves_them_out(
@@ -109,7 +109,7 @@ def test_a_set_that_cannot_be_split_is_shown_all_the_same(
     code, text, _ = show(capsys, str(root))
     assert code == 0
     assert "split         not possible" in text and "fewer recordings than splits need" in text
-    assert "next: add recordings" in text
+    assert "Next: add recordings" in text
 
 
 def test_a_fold_that_is_not_there_is_refused_with_those_that_are(

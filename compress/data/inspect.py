@@ -277,7 +277,7 @@ def lines_of(found: dict[str, Any]) -> list[str]:
         sides = ", ".join(f"{side} {split[side]['clips']:,}" for side in _SIDES)
         lines.append(f"  split         clips: {sides} ({split['description']})")
     lines += [f"  note          {note}" for note in found["notes"]]
-    lines += [f"  content hash  {found['content_hash']}", f"next: {found['next']}"]
+    lines += [f"  content hash  {found['content_hash']}", f"Next: {found['next']}"]
     return lines
 
 
