@@ -22,7 +22,7 @@ import numpy as np
 from compress import cli
 from compress.data.sets import CODES_PER_DB, SpectrogramSet
 from compress.frontend import FLOOR_DB
-from compress.runs import atomic_path
+from compress.runs import atomic_path, forget_temporaries
 
 NEAR_DB = 1.0
 """Stated distance. A copy with noise 20 dB below it lies at 0.4 dB; two windows of one steady
@@ -120,13 +120,20 @@ def sounding_digests(data: SpectrogramSet, windows: np.ndarray) -> np.ndarray:
     kept = _kept_digests(folder / DIGESTS, len(data))
     if kept is None:
         kept = _sounding_digests(data, np.arange(len(data)))
-        with (
-            contextlib.suppress(OSError),  # a cache that cannot be written is slower, no more
-            atomic_path(folder / DIGESTS) as path,
-            path.open("wb") as file,
-        ):
-            np.save(file, kept)
+        _keep_digests(folder, kept)
     return kept[windows]
+
+
+def _keep_digests(folder: Path, digests: np.ndarray) -> None:
+    """Write them, unless the cache cannot be written: that is slower, no more.
+
+    What a killed process left of its own is removed. Nothing else is written among the files of a
+    set, and another process that is writing the same numbers now loses no more than its file.
+    """
+    with contextlib.suppress(OSError):
+        forget_temporaries(folder)
+        with atomic_path(folder / DIGESTS) as path, path.open("wb") as file:
+            np.save(file, digests)
 
 
 def _kept_digests(path: Path, count: int) -> np.ndarray | None:

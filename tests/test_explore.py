@@ -212,7 +212,9 @@ def test_hashes_of_a_prepared_set_are_kept_beside_it(tmp_path, monkeypatch):
         assert np.array_equal(sounding_digests(data, every[::-1]), in_memory[::-1])
     for damage in (b"", kept.read_bytes()[:-8]):
         kept.write_bytes(damage)
+        (data.folder / f".{duplicates.DIGESTS}.1.tmp").write_bytes(b"of a killed process")
         assert np.array_equal(sounding_digests(data, every), in_memory)
         assert np.array_equal(np.load(kept), in_memory)
+        assert not list(data.folder.glob(".*"))
     part = replace(data, codes=data.codes[:7], labels=data.labels[:7])
     assert part.folder is None and np.array_equal(sounding_digests(part, every[:7]), in_memory[:7])
