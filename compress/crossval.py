@@ -33,8 +33,9 @@ OPTIONS = "crossval.toml"
 SUMMARY = "crossval.json"
 _NOT_OF_THE_RESULT = (
     "out", "runs", "force", "logger", "jobs", "engine", "scheduler", "attempts", "fold_index",
-    "collect", "cache", "workers", "device", "threads", "devices", "nodes",
+    "collect", "cache", "workers", "device", "threads", "devices", "nodes", "frontend",
 )  # fmt: skip
+"""A front end is told by the content of the data, whatever its file is called."""
 
 
 def run(config: CrossvalConfig) -> int:
@@ -107,9 +108,7 @@ def _asked(
         for spec in dataclasses.fields(config)
         if spec.metadata and spec.name not in _NOT_OF_THE_RESULT
     }
-    # The content tells the front end, whatever the name of its file; "clip" was once the default.
-    del options["frontend"]
-    options["reference"] = options["reference"] or "clip"
+    options["reference"] = options["reference"] or "clip"  # once the default, as digests know it
     behind = {"recipe": recipe.to_settings(), **chosen_student.identity(config, teacher_recipes)}
     return runs.digest([options, behind, data.content_hash])
 

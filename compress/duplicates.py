@@ -67,7 +67,7 @@ def find_duplicates(data: SpectrogramSet, threshold_db: float = NEAR_DB) -> Dupl
     """Exact and near duplicates among the windows of a set; deterministic."""
     reduced, audible, digests = _summarise(data)
     quiet = audible < QUIET_SHARE
-    groups: dict[bytes, list[int]] = {}
+    groups: dict[int, list[int]] = {}
     for window in np.flatnonzero(~quiet):
         groups.setdefault(digests[window], []).append(int(window))
     exact = tuple(np.asarray(group) for group in groups.values() if len(group) > 1)
@@ -79,7 +79,7 @@ def find_duplicates(data: SpectrogramSet, threshold_db: float = NEAR_DB) -> Dupl
     )
 
 
-def _summarise(data: SpectrogramSet) -> tuple[np.ndarray, np.ndarray, list[bytes]]:
+def _summarise(data: SpectrogramSet) -> tuple[np.ndarray, np.ndarray, list[int]]:
     """(means over blocks (N, blocks) dB, audible share (N,), hash of each window's codes)."""
     bands = np.arange(0, data.mels, _BLOCK_BANDS)
     frames = np.arange(0, data.frames, _BLOCK_FRAMES)
@@ -88,7 +88,7 @@ def _summarise(data: SpectrogramSet) -> tuple[np.ndarray, np.ndarray, list[bytes
     )
     reduced = np.empty((len(data), sizes.size), dtype=np.float32)
     audible = np.empty(len(data), dtype=np.float32)
-    digests: list[bytes] = []
+    digests: list[int] = []
     with cli.progress(len(data), "reading windows", "window") as bar:
         for at in range(0, len(data), _WINDOWS_AT_ONCE):
             codes = data.read(slice(at, at + _WINDOWS_AT_ONCE))
@@ -104,8 +104,9 @@ def _summarise(data: SpectrogramSet) -> tuple[np.ndarray, np.ndarray, list[bytes
     return reduced, audible, digests
 
 
-def _digest(codes: np.ndarray) -> bytes:
-    return hashlib.blake2b(codes.tobytes(), digest_size=16).digest()
+def _digest(codes: np.ndarray) -> int:
+    """64 bits, never 0."""
+    return int.from_bytes(hashlib.blake2b(codes.tobytes(), digest_size=8).digest(), "little") or 1
 
 
 def sounding_digests(data: SpectrogramSet, windows: np.ndarray) -> np.ndarray:
@@ -151,8 +152,7 @@ def _sounding_digests(data: SpectrogramSet, windows: np.ndarray) -> np.ndarray:
         for at in range(0, len(windows), _WINDOWS_AT_ONCE):
             block = data.read(windows[at : at + _WINDOWS_AT_ONCE])
             for row in np.flatnonzero(block.min(axis=(1, 2)) < block.max(axis=(1, 2))):
-                hashed = hashlib.blake2b(block[row].tobytes(), digest_size=8).digest()
-                found[at + row] = int.from_bytes(hashed, "little") or 1
+                found[at + row] = _digest(block[row])
             bar.update(len(block))
     return found
 

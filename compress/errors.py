@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import ParamSpec, TypeVar
 
 Value = TypeVar("Value")
+Takes = ParamSpec("Takes")
 
 
 class InputError(Exception):
@@ -26,10 +27,12 @@ class Faults:
         if wrong:
             self._told.append(text)
 
-    def of(self, check: Callable[..., Value], *arguments: Any) -> Value | None:
+    def of(
+        self, check: Callable[Takes, Value], *given: Takes.args, **named: Takes.kwargs
+    ) -> Value | None:
         """What the check gives; None where it raises InputError, which is noted."""
         try:
-            return check(*arguments)
+            return check(*given, **named)
         except InputError as error:
             self._told.append(str(error))
             return None

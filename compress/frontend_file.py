@@ -122,11 +122,14 @@ def words(recorded: Mapping[str, Any]) -> str:
         told.append(f"{lowest}to {frontend.highest_hz / 1000:g} kHz")
     if (frontend.mels, frontend.frames) != (usual.mels, usual.frames):
         told.append(f"{frontend.mels} x {frontend.frames}")
-    window, hop = (1000 * n / frontend.sample_rate_hz
-                   for n in (frontend.window_samples, frontend.hop_samples))  # fmt: skip
-    if (window, hop) != (40.0, 20.0):
-        told.append(f"{window:g} ms every {hop:g} ms")
+    if _times_ms(frontend) != _times_ms(usual):
+        told.append("{:g} ms every {:g} ms".format(*_times_ms(frontend)))
     return ", ".join(told)
+
+
+def _times_ms(frontend: FrontEnd) -> tuple[float, float]:
+    """How long a frame lasts, and from one to the next."""
+    return 1000 * frontend.window_samples / frontend.sample_rate_hz, 1000 * frontend.hop_seconds
 
 
 def _of_run(folder: Path) -> FrontEnd:

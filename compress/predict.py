@@ -179,33 +179,31 @@ def _prior(record: Run) -> np.ndarray | None:
 
 
 def _frontend(record: Run, shape: list[Any], choice: str) -> FrontEnd:
-    folder, frontend = record.folder, record.frontend
-    named = None if choice in ("run", DEFAULT) else named_front_end(choice)
-    if choice == DEFAULT:
+    folder, recorded = record.folder, record.frontend
+    if choice == "run":
+        named = None
+    elif choice == DEFAULT:
         named = FrontEnd(mels=shape[2], frames=shape[3])
-    if frontend is not None and named not in (None, frontend):
+    else:
+        named = named_front_end(choice)
+    if recorded is not None and named not in (None, recorded):
         raise InputError(
             f"{folder}: records its own front end, which --frontend {choice} is not; leave it out"
         )
-    if frontend is None and named is not None:
-        if [named.mels, named.frames] != shape[2:]:
-            raise InputError(
-                f"{choice}: makes {named.mels} bands x {named.frames} frames, the model of "
-                f"{folder} takes {shape[2]} x {shape[3]}"
-            )
-        return named
-    if frontend is not None:
-        if [frontend.mels, frontend.frames] != shape[2:]:
-            raise InputError(
-                f"{folder / MANIFEST}: front end of {frontend.mels} x {frontend.frames}, but the "
-                f"model takes {shape[2]} x {shape[3]}; the two do not belong together"
-            )
-        return frontend
-    raise InputError(
-        f"{folder}: its training data came as spectrograms, so how they were made from sound is "
-        "unknown; if it was with this project's defaults (16 kHz, 40 ms windows, 20 ms hop, 0 dB = "
-        "loudest value), say so with --frontend default, else describe it in a TOML file"
-    )
+    frontend = recorded or named
+    if frontend is None:
+        raise InputError(
+            f"{folder}: its training data came as spectrograms, so how they were made from sound "
+            "is unknown; if it was with this project's defaults (16 kHz, 40 ms windows, 20 ms hop, "
+            "0 dB = loudest value), say so with --frontend default, else describe it in a TOML file"
+        )
+    if [frontend.mels, frontend.frames] != shape[2:]:
+        raise InputError(
+            f"{folder / MANIFEST if recorded else choice}: front end of {frontend.mels} x "
+            f"{frontend.frames}, but the model takes {shape[2]} x {shape[3]}; the two do not "
+            "belong together"
+        )
+    return frontend
 
 
 def classify(file: Path, model: Model, hop_seconds: float | None, rule: Rule) -> Timeline:

@@ -67,17 +67,15 @@ def _following(config: ScoreConfig, data: SpectrogramSet, run: Run) -> str:
     """The command that shows the data as the runs heard it."""
     from compress.frontend_file import options_to_hear_as
 
-    heard_through = options_to_hear_as(run.folder, data.frontend)
     heard = ExploreConfig(
         data_seed=config.data_seed,
         classes=config.classes,
         drop_quiet=data.drop_quiet_db,
         strict=config.strict,
         cache=config.cache,
-        frontend=heard_through.get("frontend"),
-        reference=heard_through.get("reference"),
     )
-    return next_command("explore", ExploreConfig, heard, data=config.data)
+    through = options_to_hear_as(run.folder, data.frontend)
+    return next_command("explore", ExploreConfig, heard, data=config.data, **through)
 
 
 def _open(records: Sequence[Run], config: ScoreConfig) -> SpectrogramSet:

@@ -215,7 +215,7 @@ def test_another_front_end_is_named_where_none_is_recorded(
     assert "records its own front end, which --frontend default is not" in err
     device.write_text("mels = 24\n")
     err = refused(capsys, file, "--model", unknown, "--frontend", device)
-    assert "makes 24 bands x 96 frames" in err
+    assert f"{device}: front end of 24 x 96, but the model takes 32 x 96" in err
     err = refused(capsys, file, "--model", unknown, "--frontend", unknown)
     assert "its front end is unknown" in err
 

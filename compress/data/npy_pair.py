@@ -169,14 +169,19 @@ def check_not_transposed(path: Path, spectrograms: np.ndarray) -> None:
         )
 
 
+def _some_of(spectrograms: np.ndarray) -> np.ndarray:
+    """At most 100 windows from all over a mapped array."""
+    rows = np.linspace(0, len(spectrograms) - 1, min(_LOOKED_AT, len(spectrograms))).astype(int)
+    return np.asarray(spectrograms[rows])
+
+
 def linear_notes(path: Path, spectrograms: np.ndarray) -> list[str]:
     """A warning where spectrograms (N, mels, frames) look linear instead of dB, else nothing.
 
     Linear values are never negative, and many are tiny beside the largest of their window. Looks at
     100 windows from all over the array.
     """
-    rows = np.linspace(0, len(spectrograms) - 1, min(_LOOKED_AT, len(spectrograms))).astype(int)
-    sample = np.asarray(spectrograms[rows])
+    sample = _some_of(spectrograms)
     loudest = sample.max(axis=(1, 2), keepdims=True)
     if not np.isfinite(loudest).all() or sample.min() < 0:
         return []
@@ -202,11 +207,10 @@ def _check_size(path: Path, spectrograms: np.ndarray, frontend: FrontEnd) -> Non
 def stated_notes(path: Path, spectrograms: np.ndarray, frontend: FrontEnd) -> list[str]:
     """A warning where spectrograms (N, mels, frames) cannot have come from ``frontend``.
 
-    Looks at 100 windows from all over the array: none lies under the floor or, as far as 0 dB is
-    the loudest bin of each, above 0 dB, and that one is at 0 dB in all but quiet windows.
+    Looks at 100 windows from all over the array: none lies under the floor, and where 0 dB is the
+    loudest bin of a window, most have theirs there.
     """
-    rows = np.linspace(0, len(spectrograms) - 1, min(_LOOKED_AT, len(spectrograms))).astype(int)
-    sample = np.asarray(spectrograms[rows], dtype=np.float64)
+    sample = _some_of(spectrograms).astype(np.float64)
     loudest = sample.max(axis=(1, 2))
     if not np.isfinite(loudest).all() or not np.isfinite(sample.min()):
         return []

@@ -97,16 +97,18 @@ class SpectrogramSet:
     @property
     def folder(self) -> Path | None:
         """Where a prepared set lies; None for one in memory, or a part of another."""
-        if self.mapped is None:
+        mapped = self.mapped
+        if mapped is None:
             return None
-        folder = Path(str(self.mapped.filename)).parent
+        folder = Path(str(mapped.filename)).parent
         return folder if (folder / "set.json").is_file() else None
 
     def read(self, windows: np.ndarray | slice) -> np.ndarray:
         """Codes of some windows, copied, (n, mels, frames) int16; the others take no memory."""
-        if self.mapped is not None and self.mapped.nbytes > _MOST_MAPPED_BYTES:
-            path = Path(str(self.mapped.filename))
-            return _read_file(self.mapped, path, np.arange(len(self))[windows])
+        mapped = self.mapped
+        if mapped is not None and mapped.nbytes > _MOST_MAPPED_BYTES:
+            path = Path(str(mapped.filename))
+            return _read_file(mapped, path, np.arange(len(self))[windows])
         return np.array(self.codes[windows])
 
     def decibels(self, indices: np.ndarray) -> np.ndarray:
